@@ -1,0 +1,1 @@
+//! The simulated outside world: one thread, virtual time, one seed.

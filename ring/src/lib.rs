@@ -1,0 +1,3 @@
+//! Ids, endpoint patterns, topology, hash ring and placement. Pure: no I/O, no clock, no randomness.
+
+pub mod id;

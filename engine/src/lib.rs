@@ -1,1 +1,3 @@
-//! placeholder
+//! Objects over erasure sets: metadata partitions, chunk routing, object operations.
+
+pub mod object;

@@ -1,0 +1,3 @@
+//! Object operations: put, get, delete, list, copy, multipart. Each is one story, told in execution order.
+
+pub mod api;

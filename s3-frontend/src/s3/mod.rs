@@ -1,0 +1,8 @@
+//! S3 as values: errors, names, routes, signatures, checksums, XML.
+
+pub(crate) mod auth;
+pub(crate) mod aws_chunked;
+pub(crate) mod error;
+pub(crate) mod names;
+pub(crate) mod route;
+pub(crate) mod xml;

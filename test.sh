@@ -1,0 +1,127 @@
+#!/bin/sh
+# Runs every check there is: formatting, lints, unit and simulator tests, then the release binaries with real S3 clients.
+#
+#   ./test.sh              everything
+#   ./test.sh e2e          only the end-to-end suite (builds the release binaries)
+#   ./test.sh rust         only the checks in Rust
+#
+# Needs Rust and, for packages that are missing, root or sudo. Python packages are pinned and live in target/e2e-venv;
+# nothing outside this folder is written but the distribution's own packages. Ends with one line: N passed, N failed.
+set -u
+cd "$(dirname "$0")"
+. tools/build-packages.sh
+
+stage="${1:-all}"
+case "$stage" in
+all | e2e | rust) ;;
+*) die "usage: ./test.sh [all|e2e|rust]" ;;
+esac
+
+target="${CARGO_TARGET_DIR:-target}"
+logs="$target/test-logs"
+mkdir -p "$logs"
+passed=0
+failed=0
+began=$(date +%s)
+
+# check NAME COMMAND...: one more that passed or failed.
+check() {
+    name="$1"
+    shift
+    say "$name"
+    if "$@"; then
+        passed=$((passed + 1))
+    else
+        failed=$((failed + 1))
+        printf 'FAILED: %s\n' "$name" >&2
+    fi
+}
+
+# logged FILE COMMAND...: runs with its output on the terminal and in FILE, and keeps its exit status.
+logged() {
+    log="$1"
+    shift
+    { "$@" 2>&1; echo $? >"$log.status"; } | tee "$log"
+    return "$(cat "$log.status")"
+}
+
+finish() {
+    printf '\ntook %d s\n%d passed, %d failed\n' "$(($(date +%s) - began))" "$passed" "$failed"
+    [ "$failed" -eq 0 ]
+    exit $?
+}
+
+rust_checks() {
+    check "cargo fmt --check" cargo fmt --all --check
+    check "cargo clippy" cargo clippy --locked --workspace --all-targets -- -D warnings
+
+    say "cargo test"
+    logged "$logs/cargo-test.log" cargo test --locked --workspace --no-fail-fast
+    status=$?
+    # One line per test binary: test result: ok. 12 passed; 0 failed; ...
+    counted=$(awk '/^test result:/ { passed += $4; failed += $6 } END { printf "%d %d", passed, failed }' "$logs/cargo-test.log")
+    passed=$((passed + ${counted% *}))
+    failed=$((failed + ${counted#* }))
+    if [ "$status" -ne 0 ] && [ "${counted#* }" -eq 0 ]; then
+        # It did not build, or a test binary died before its result line.
+        failed=$((failed + 1))
+    fi
+}
+
+e2e_checks() {
+    say "building the release binaries"
+    if ! cargo build --release --locked --package buckets-tools; then
+        failed=$((failed + 1))
+        return
+    fi
+    venv="$target/e2e-venv"
+    if ! cmp -s tools/tests/e2e/requirements.txt "$venv/installed.txt"; then
+        say "installing the S3 clients into $venv"
+        rm -rf "$venv"
+        if ! { python3 -m venv "$venv" &&
+            "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -r tools/tests/e2e/requirements.txt &&
+            cp tools/tests/e2e/requirements.txt "$venv/installed.txt"; }; then
+            failed=$((failed + 1))
+            return
+        fi
+    fi
+    # io_uring pins memory; the soft limit is small on many machines.
+    ulimit -l unlimited 2>/dev/null || ulimit -l "$(ulimit -H -l)" 2>/dev/null || true
+    say "end-to-end tests"
+    rm -f "$logs/e2e.xml"
+    logged "$logs/e2e.log" "$venv/bin/python" -m pytest tools/tests/e2e --junit-xml="$logs/e2e.xml"
+    status=$?
+    counted=$("$venv/bin/python" - "$logs/e2e.xml" <<'PYTHON'
+import sys, xml.etree.ElementTree as tree
+try:
+    suite = tree.parse(sys.argv[1]).getroot().find("testsuite").attrib
+    bad = int(suite["failures"]) + int(suite["errors"])
+    print(int(suite["tests"]) - bad - int(suite["skipped"]), bad)
+except (OSError, tree.ParseError):
+    print(0, 1)
+PYTHON
+    )
+    passed=$((passed + ${counted% *}))
+    failed=$((failed + ${counted#* }))
+    if [ "$status" -ne 0 ] && [ "${counted#* }" -eq 0 ]; then
+        failed=$((failed + 1))
+    fi
+}
+
+# shellcheck disable=SC2086 # one word per package
+install_packages $BUILD_PACKAGES
+if [ "$stage" != rust ]; then
+    install_packages python3 python3-venv rclone curl
+fi
+find_cargo
+for component in fmt clippy; do
+    if ! cargo "$component" --version >/dev/null 2>&1; then
+        say "adding $component to the Rust toolchain"
+        if [ "$component" = fmt ]; then component=rustfmt; fi
+        rustup component add "$component" || die "cargo has no $component, and rustup could not add it"
+    fi
+done
+
+if [ "$stage" != e2e ]; then rust_checks; fi
+if [ "$stage" != rust ]; then e2e_checks; fi
+finish

@@ -269,7 +269,8 @@ fn start(world: &World, life: Life, op: DiskOp) -> u32 {
     let mut ios = world.disk_ios.borrow_mut();
     let slot = ios.add(State::Free);
     let timer = world.schedule(world.now() + duration, Event::Disk(slot));
-    ios.slots[slot as usize].state = State::InFlight { op, life, waker: None, timer, crash_after };
+    ios.slots[slot as usize].state =
+        State::InFlight { op, fingerprint: (a, b), life, waker: None, timer, crash_after };
     drop(ios);
     if crash_now {
         world.crash(life.node);
@@ -309,12 +310,12 @@ fn duration(world: &World, op: &DiskOp, slow_factor: u32, rng: &mut SimRng) -> u
 pub(super) fn finish(world: &World, slot: u32) {
     let mut ios = world.disk_ios.borrow_mut();
     let io = &mut ios.slots[slot as usize];
-    let State::InFlight { op, life, waker, crash_after, .. } = std::mem::replace(&mut io.state, State::Dead)
+    let State::InFlight { op, fingerprint: (a, b), life, waker, crash_after, .. } =
+        std::mem::replace(&mut io.state, State::Dead)
     else {
         unreachable!("the end of a disk operation is scheduled once, and cancelled by a crash");
     };
     let awaited = io.awaited;
-    let (a, b) = op.fingerprint();
     let answer = {
         let node = &mut world.nodes.borrow_mut()[life.node as usize];
         op.apply(&mut node.files, &mut node.disk_rng)

@@ -6,7 +6,7 @@
 use super::disk_io::{self, DiskAnswer, DiskOp, Handle};
 use super::executor::{Event, Life, TaskFuture};
 use super::inode::Change;
-use super::net::SimListener;
+use super::stream::{SimListener, SimStream};
 use super::world::{Trace, World, nanos};
 use crate::{ALIGNMENT, AlignedBuf, AlignedBytes, DiskSpace, File, Instant, Listener, OpenMode, WriteMode};
 use std::future::Future;
@@ -166,10 +166,13 @@ impl SimEnv {
         }
     }
 
+    /// Connects to a listener of this or another simulated node.
+    pub async fn connect(&self, address: SocketAddr) -> io::Result<SimStream> {
+        SimStream::connect(self, address).await
+    }
+
     pub(crate) fn listen(&self, address: SocketAddr) -> io::Result<Listener> {
-        let _ = address;
-        let _: Option<SimListener> = None;
-        Err(ErrorKind::Unsupported.into())
+        Ok(Listener::Sim(SimListener::bind(self, address)?))
     }
 }
 

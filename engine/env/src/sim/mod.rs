@@ -31,6 +31,7 @@ mod file_system;
 mod inode;
 mod net;
 mod rng;
+mod stream;
 mod sweep;
 #[cfg(test)]
 mod tests;
@@ -39,17 +40,19 @@ mod world;
 pub use env::{SimEnv, SimFile};
 pub use executor::Schedule;
 pub use fault::{DiskFaults, DiskIoCounts, Fault};
-pub use net::{NetworkOptions, SimListener, SimStream};
+pub use net::{LinkOptions, NetworkOptions};
 pub use rng::SimRng;
+pub use stream::{SimListener, SimStream};
 pub use sweep::sweep;
 pub use world::{DiskLatency, SimOptions};
 
-use crate::{Env, WakeCore};
+use crate::{Env, Stream, WakeCore};
 use executor::Life;
 use fault::OneShot;
 use file_system::{Disk, FileSystem};
 use std::future::Future;
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -99,6 +102,40 @@ impl Simulation {
         crate::Instant(self.world.now())
     }
 
+    /// Cuts the way from one node to another, that way only: what is sent waits until [`Simulation::heal`], and
+    /// the sender gives up after a while.
+    pub fn cut(&self, from: &SimNode, to: &SimNode) {
+        self.world.network.borrow_mut().cut(from.index, to.index);
+    }
+
+    /// Ends the cut of the way from one node to another.
+    pub fn heal(&self, from: &SimNode, to: &SimNode) {
+        self.world.network.borrow_mut().heal(&self.world, from.index, to.index);
+    }
+
+    /// Cuts all ways, in both directions, between the nodes of `one` and those of `other`.
+    pub fn partition(&self, one: &[&SimNode], other: &[&SimNode]) {
+        for a in one {
+            for b in other {
+                self.cut(a, b);
+                self.cut(b, a);
+            }
+        }
+    }
+
+    /// Ends all cuts.
+    pub fn heal_all(&self) {
+        let mut network = self.world.network.borrow_mut();
+        for (from, to) in network.cuts() {
+            network.heal(&self.world, from, to);
+        }
+    }
+
+    /// Sets delay and loss of the way from one node to another.
+    pub fn set_link(&self, from: &SimNode, to: &SimNode, options: LinkOptions) {
+        self.world.network.borrow_mut().set_link(from.index, to.index, options);
+    }
+
     /// A generator for the test's own decisions; each call gives an independent one.
     pub fn rng(&self) -> SimRng {
         self.world.fork_rng()
@@ -145,6 +182,17 @@ impl SimNode {
     /// The name given to [`Simulation::node`].
     pub fn name(&self) -> String {
         self.with(|node| node.name.clone())
+    }
+
+    /// The node's address: what its listeners on an unspecified address are reached at.
+    pub fn ip(&self) -> IpAddr {
+        net::ip_of(self.index)
+    }
+
+    /// Connects from this node to a listener of any node.
+    pub async fn connect(&self, address: SocketAddr) -> io::Result<Stream> {
+        let env = SimEnv { world: self.world.clone(), life: self.life(), core: 0 };
+        Ok(Stream::Sim(env.connect(address).await?))
     }
 
     /// The world as core `core` sees it, until the node crashes. After a crash, take a new one and spawn again:

@@ -10,7 +10,7 @@ use super::executor::{
     Event, Life, Round, Running, Schedule, TaskFuture, TaskKey, TaskWaker, Tasks, Timers, WokenTasks,
 };
 use super::file_system::FileSystem;
-use super::net::Network;
+use super::net::{Network, NetworkOptions};
 use super::rng::{SimRng, mix};
 use std::cell::{Cell, RefCell};
 use std::future::Future;
@@ -29,7 +29,7 @@ pub struct SimOptions {
     /// How long disk operations take.
     pub disk_latency: DiskLatency,
     /// How the network behaves where no link was set otherwise.
-    pub network: super::net::NetworkOptions,
+    pub network: NetworkOptions,
     /// How long a wake-up takes from core to core.
     pub core_wake_delay: Range<Duration>,
     /// Virtual time after which one `run_until` is taken to hang, and panics.
@@ -41,7 +41,7 @@ impl Default for SimOptions {
         SimOptions {
             schedule: Schedule::Seeded,
             disk_latency: DiskLatency::default(),
-            network: super::net::NetworkOptions::default(),
+            network: NetworkOptions::default(),
             core_wake_delay: Duration::from_micros(2)..Duration::from_micros(60),
             run_until_max: Duration::from_secs(3600),
         }
@@ -303,7 +303,7 @@ impl World {
             }
             std::mem::take(&mut node.crash_waiters)
         });
-        waiters.extend(super::net::crash(self, current));
+        super::net::crash(self, current);
         let killed = self.tasks.borrow_mut().kill(|life| life.node == node && life.number != current.number);
         drop(killed);
         for waiter in waiters {

@@ -136,6 +136,7 @@ fn opened(files: &mut FileSystem, ino: Ino) -> DiskAnswer {
 enum State {
     InFlight {
         op: DiskOp,
+        fingerprint: (u64, u64),
         life: Life,
         waker: Option<Waker>,
         timer: u32,

@@ -1,0 +1,197 @@
+//! The JSON of the admin interface, `/buckets/admin/v1/...`: one home for both of its ends.
+//!
+//! What must hold: what is not known is `null` or `unknown`, never a zero; members are added, never changed.
+//!
+//! ```text
+//! GET    /buckets/admin/v1/info                     -> ServerInfo
+//! GET    /buckets/admin/v1/users                    -> UserList
+//! POST   /buckets/admin/v1/users      NewUser       -> CreatedUser
+//! DELETE /buckets/admin/v1/users?accessKey=KEY      -> 204
+//! anything that fails                               -> AdminError with a 4xx or 5xx status
+//! ```
+//!
+//! Requests are signed (SigV4, service `s3`) with the root credentials.
+
+use crate::verdict::Verdict;
+use buckets_ring::id::{DeploymentId, DiskUuid};
+use buckets_ring::{Coding, SetState};
+use serde::{Deserialize, Serialize};
+
+/// Path of [`ServerInfo`].
+pub const INFO_PATH: &str = "/buckets/admin/v1/info";
+/// Path of the users.
+pub const USERS_PATH: &str = "/buckets/admin/v1/users";
+/// Query parameter of DELETE on [`USERS_PATH`].
+pub const ACCESS_KEY_PARAMETER: &str = "accessKey";
+
+/// The state of a deployment, as one node sees it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ServerInfo {
+    /// The program's version.
+    pub version: String,
+    /// The deployment.
+    pub deployment_id: DeploymentId,
+    /// The topology in force.
+    pub generation: u64,
+    /// Seconds since the node started.
+    pub uptime_seconds: u64,
+    /// How safe the data is, all sets together.
+    pub verdict: Verdict,
+    /// The sets that are not removed.
+    pub sets: Vec<SetInfo>,
+    /// Damage found since the node started.
+    pub damage: DamageInfo,
+}
+
+/// One erasure set.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SetInfo {
+    /// Its number.
+    pub set: u16,
+    /// K+M.
+    pub erasure: Coding,
+    /// Active, draining.
+    pub state: SetState,
+    /// Its part of the verdict.
+    pub verdict: Verdict,
+    /// Further disks that may fail while everything stays readable; `null` where it is not readable now.
+    pub failures_tolerated: Option<u8>,
+    /// Whether writes are accepted.
+    pub writable: bool,
+    /// Objects known to lack chunks; `null` where unknown.
+    pub degraded_objects: Option<u64>,
+    /// By slot.
+    pub disks: Vec<DiskInfo>,
+}
+
+/// What a disk does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DiskCondition {
+    /// Takes part.
+    Ok,
+    /// A write or flush failed: not used until it is replaced or the node restarts.
+    Fenced,
+    /// Not found, not readable, or not formatted.
+    Missing,
+    /// Found, but not believed (damaged identity or metadata, foreign, swapped).
+    Refused,
+    /// Not known to the node that answers.
+    #[serde(other)]
+    Unknown,
+}
+
+impl std::fmt::Display for DiskCondition {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            DiskCondition::Ok => "ok",
+            DiskCondition::Fenced => "fenced",
+            DiskCondition::Missing => "missing",
+            DiskCondition::Refused => "refused",
+            DiskCondition::Unknown => "unknown",
+        })
+    }
+}
+
+/// One disk of a set.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DiskInfo {
+    /// Its slot.
+    pub slot: u8,
+    /// The disk.
+    pub uuid: DiskUuid,
+    /// Where it is.
+    pub endpoint: String,
+    /// What it does.
+    pub condition: DiskCondition,
+    /// A sentence where it is not ok: what happened and what to do.
+    pub reason: Option<String>,
+    /// Size of its file system, in bytes.
+    pub total_bytes: Option<u64>,
+    /// Bytes that may still be written.
+    pub free_bytes: Option<u64>,
+    /// Damaged blocks and records found on it since the node started.
+    pub corruptions: Option<u64>,
+}
+
+/// Damage found since the node started, all disks together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct DamageInfo {
+    /// Blocks that failed their checksum.
+    pub corrupt_blocks: u64,
+    /// Blocks given to clients after they were reconstructed.
+    pub reconstructed_blocks: u64,
+    /// Chunks written again.
+    pub repaired_chunks: u64,
+    /// Damaged records of logs and indexes.
+    pub corrupt_metadata: u64,
+}
+
+/// All users but root.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UserList {
+    /// By access key.
+    pub users: Vec<UserEntry>,
+}
+
+/// A user, without the secret.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct UserEntry {
+    /// The access key.
+    pub access_key: String,
+    /// Unix milliseconds.
+    pub created_unix_ms: u64,
+}
+
+/// A user to be made; what is left out is generated.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct NewUser {
+    /// The access key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub access_key: Option<String>,
+    /// The secret.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secret_key: Option<String>,
+}
+
+/// A user that was made; the only time the secret is shown.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CreatedUser {
+    /// The access key.
+    pub access_key: String,
+    /// The secret.
+    pub secret_key: String,
+}
+
+/// The body of every refusal.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AdminError {
+    /// An S3 error code, such as `AccessDenied`.
+    pub code: String,
+    /// A sentence.
+    pub message: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn conditions_of_later_servers_are_unknown_not_an_error() {
+        assert_eq!(serde_json::from_str::<DiskCondition>("\"healing\"").unwrap(), DiskCondition::Unknown);
+        assert_eq!(serde_json::to_string(&DiskCondition::Fenced).unwrap(), "\"fenced\"");
+    }
+
+    #[test]
+    fn a_new_user_leaves_out_what_is_to_be_generated() {
+        assert_eq!(serde_json::to_string(&NewUser::default()).unwrap(), "{}");
+        assert!(serde_json::from_str::<NewUser>(r#"{"acessKey":"typo"}"#).is_err());
+    }
+}

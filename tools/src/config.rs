@@ -1,0 +1,388 @@
+//! The configuration of a node: `node.toml`, overridden by flags.
+//!
+//! What must hold: an unknown name or a value that cannot work is an error with the file and the name in it, never ignored;
+//! a [`NodeConfig`] is complete and checked.
+
+use crate::credentials::{self, CREDENTIALS_FILE, CredentialsSection};
+use crate::size::ByteSize;
+use buckets_ring::Endpoint;
+use buckets_ring::endpoint::{self, EndpointError};
+use serde::Deserialize;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::{Path, PathBuf};
+
+const LISTEN_DEFAULT: &str = "0.0.0.0:9000";
+const LISTEN_DEV_DEFAULT: &str = "127.0.0.1:9000";
+/// The region where none is set.
+pub const REGION_DEFAULT: &str = "us-east-1";
+const CACHE_BYTES_DEFAULT: u64 = 256 << 20;
+/// Most cores of one node.
+const CORES_MAX: usize = 1024;
+/// Longest configuration file, in bytes.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+/// Directories that `--dev` makes.
+const DEV_DISKS: &str = "disk{1...4}";
+
+/// The flags of `bucketsd`. A flag overrides the same setting of the configuration file.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct NodeArgs {
+    /// Configuration file (TOML); see docs/configuration.md for every setting
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Try it out: make and format four disks with 2+2 below DIR if they are not there, and listen on 127.0.0.1
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["config", "disks"])]
+    pub dev: Option<PathBuf>,
+    /// Directories of the formatted disks, patterns allowed: '/mnt/disk{1...4}'; may be repeated
+    #[arg(long, value_name = "PATTERN", value_delimiter = ',')]
+    pub disks: Vec<String>,
+    /// Address and port for S3 clients [default: 0.0.0.0:9000]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub listen: Option<String>,
+    /// Cores to run on, one pinned thread each [default: all this process may use]
+    #[arg(long, value_name = "N")]
+    pub cores: Option<usize>,
+    /// Memory for the block caches of all cores together, for example 1GiB [default: 256MiB]
+    #[arg(long, value_name = "SIZE")]
+    pub cache: Option<ByteSize>,
+    /// Region that signatures must name [default: us-east-1]
+    #[arg(long, value_name = "NAME")]
+    pub region: Option<String>,
+    /// How log lines are written [default: human]
+    #[arg(long, value_name = "FORMAT")]
+    pub log_format: Option<LogFormat>,
+    /// What is logged: error, warn, info, debug, trace, or a filter such as info,buckets_disk=debug [default: info]
+    #[arg(long, value_name = "FILTER")]
+    pub log_level: Option<String>,
+}
+
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
+/// `node.toml` as written.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ConfigFile {
+    /// Address and port for S3 clients.
+    pub listen: Option<String>,
+    /// Cores to run on.
+    pub cores: Option<usize>,
+    /// Directories of the disks, patterns allowed.
+    pub disks: Vec<String>,
+    /// Memory for the block caches of all cores together.
+    pub cache_bytes: Option<ByteSize>,
+    /// Region that signatures must name.
+    pub region: Option<String>,
+    /// `[log]`
+    pub log: LogSection,
+    /// `[credentials]`
+    pub credentials: CredentialsSection,
+    /// `[limits]`
+    pub limits: LimitsSection,
+}
+
+/// `[log]`
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogSection {
+    /// `human` or `json`.
+    pub format: Option<LogFormat>,
+    /// A level or a filter.
+    pub level: Option<String>,
+}
+
+/// `[limits]`: what is not set keeps the program's own limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LimitsSection {
+    /// Most client connections of one core; over it new ones are refused.
+    pub connections_per_core_max: Option<u32>,
+    /// Most requests in progress on one core; over it 503 `SlowDown`.
+    pub requests_per_core_max: Option<u32>,
+    /// Most bytes of bodies in memory on one core; over it 503 `SlowDown`.
+    pub body_bytes_per_core_max: Option<ByteSize>,
+    /// Seconds that requests in progress get to end at SIGTERM.
+    pub shutdown_seconds_max: Option<u32>,
+}
+
+/// A complete, checked configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeConfig {
+    /// Where S3 clients connect.
+    pub listen: SocketAddr,
+    /// Cores to run on; `None`: all this process may use.
+    pub cores: Option<usize>,
+    /// The disks: absolute, normal paths.
+    pub disks: Vec<Endpoint>,
+    /// Memory for the block caches of all cores together.
+    pub cache_bytes: u64,
+    /// Region that signatures must name.
+    pub region: String,
+    /// How log lines are written.
+    pub log_format: LogFormat,
+    /// What is logged.
+    pub log_level: String,
+    /// The credentials section, for [`credentials::find_or_generate`].
+    pub credentials: CredentialsSection,
+    /// Where credentials are kept that are neither in the environment nor in the section.
+    pub credentials_file: PathBuf,
+    /// The limits that are set.
+    pub limits: LimitsSection,
+    /// Make and format the disks if they are not there.
+    pub dev: bool,
+}
+
+/// Why there is no usable configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("the configuration {} cannot be read: {error}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What failed.
+        error: std::io::Error,
+    },
+    /// The file is not understood.
+    #[error("the configuration {} is not understood: {what}", path.display())]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// What and where.
+        what: String,
+    },
+    /// No disks at all.
+    #[error(
+        "no disks: name them with --disks '/mnt/disk{{1...4}}' or in the configuration, or try --dev DIR"
+    )]
+    NoDisks,
+    /// The disks are not well named.
+    #[error("disks: {0}")]
+    Disks(#[from] EndpointError),
+    /// Not a local directory.
+    #[error("disks: `{0}` is a URL; a node is given its own directories, for example /mnt/disk1")]
+    RemoteDisk(String),
+    /// Not an address.
+    #[error("listen: `{text}` is not HOST:PORT ({what})")]
+    Listen {
+        /// As written.
+        text: String,
+        /// Why.
+        what: String,
+    },
+    /// Not a number of cores.
+    #[error("cores: {0} is not a number from 1 to {CORES_MAX}")]
+    Cores(usize),
+    /// Not a region.
+    #[error("region: `{0}` is not a name of letters, digits and `-`")]
+    Region(String),
+}
+
+impl ConfigFile {
+    /// Reads and parses a file.
+    pub fn load(path: &Path) -> Result<ConfigFile, ConfigError> {
+        let read = |error| ConfigError::Read { path: path.to_owned(), error };
+        let syntax = |what: String| ConfigError::Syntax { path: path.to_owned(), what };
+        let size = std::fs::metadata(path).map_err(read)?.len();
+        if size > FILE_BYTES_MAX {
+            return Err(syntax(format!("it is {size} bytes long")));
+        }
+        let text = std::fs::read_to_string(path).map_err(read)?;
+        toml::from_str(&text).map_err(|error| syntax(error.to_string().trim_end().to_owned()))
+    }
+}
+
+impl NodeArgs {
+    /// Reads the configuration file, if one is named, and checks the whole. `env` gives environment variables.
+    pub fn resolve(self, env: impl Fn(&str) -> Option<String>) -> Result<NodeConfig, ConfigError> {
+        let file = match &self.config {
+            Some(path) => ConfigFile::load(path)?,
+            None => ConfigFile::default(),
+        };
+        let dev = match &self.dev {
+            Some(directory) => Some(absolute(directory)?),
+            None => None,
+        };
+        let patterns = match &dev {
+            Some(directory) => vec![format!("{}/{DEV_DISKS}", directory.display())],
+            None if self.disks.is_empty() => file.disks,
+            None => self.disks,
+        };
+        let listen_default = if dev.is_some() { LISTEN_DEV_DEFAULT } else { LISTEN_DEFAULT };
+        let cores = self.cores.or(file.cores);
+        if let Some(cores) = cores.filter(|cores| !(1..=CORES_MAX).contains(cores)) {
+            return Err(ConfigError::Cores(cores));
+        }
+        let region = self.region.or(file.region).unwrap_or_else(|| REGION_DEFAULT.to_owned());
+        if region.is_empty() || !region.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
+            return Err(ConfigError::Region(region));
+        }
+        let credentials_file = match (&file.credentials.file, &dev) {
+            (Some(path), _) => path.clone(),
+            (None, Some(directory)) => directory.join(CREDENTIALS_FILE),
+            (None, None) => credentials::default_file(env),
+        };
+        Ok(NodeConfig {
+            listen: listen_address(self.listen.or(file.listen).as_deref().unwrap_or(listen_default))?,
+            cores,
+            disks: local_disks(&patterns)?,
+            cache_bytes: self.cache.or(file.cache_bytes).map_or(CACHE_BYTES_DEFAULT, |size| size.0),
+            region,
+            log_format: self.log_format.or(file.log.format).unwrap_or_default(),
+            log_level: self.log_level.or(file.log.level).unwrap_or_else(|| "info".to_owned()),
+            credentials: file.credentials,
+            credentials_file,
+            limits: file.limits,
+            dev: dev.is_some(),
+        })
+    }
+}
+
+/// The disks that patterns name: local, absolute, each once.
+pub fn local_disks(patterns: &[String]) -> Result<Vec<Endpoint>, ConfigError> {
+    if patterns.is_empty() {
+        return Err(ConfigError::NoDisks);
+    }
+    let mut paths = Vec::new();
+    for endpoint in endpoint::expand(patterns)? {
+        if endpoint.node().is_some() {
+            return Err(ConfigError::RemoteDisk(endpoint.to_string()));
+        }
+        paths.push(absolute(Path::new(endpoint.path()))?.display().to_string());
+    }
+    // Once more: two relative texts may be one absolute place.
+    let mut disks: Vec<Endpoint> = Vec::new();
+    for path in paths {
+        let disk: Endpoint = path.parse()?;
+        if disks.contains(&disk) {
+            return Err(EndpointError::Duplicate(path).into());
+        }
+        disks.push(disk);
+    }
+    Ok(disks)
+}
+
+fn absolute(path: &Path) -> Result<PathBuf, ConfigError> {
+    std::path::absolute(path).map_err(|error| ConfigError::Read { path: path.to_owned(), error })
+}
+
+fn listen_address(text: &str) -> Result<SocketAddr, ConfigError> {
+    let refuse = |what: String| ConfigError::Listen { text: text.to_owned(), what };
+    // `:9000` means every address.
+    let full = if text.starts_with(':') { format!("0.0.0.0{text}") } else { text.to_owned() };
+    let mut addresses = full.to_socket_addrs().map_err(|error| refuse(error.to_string()))?;
+    addresses.next().ok_or_else(|| refuse("it names no address".to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn home(name: &str) -> Option<String> {
+        (name == "HOME").then(|| "/home/op".to_owned())
+    }
+
+    fn config(text: &str) -> (tempfile::TempDir, NodeArgs) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("node.toml");
+        std::fs::write(&path, text).unwrap();
+        (directory, NodeArgs { config: Some(path), ..NodeArgs::default() })
+    }
+
+    const FULL: &str = r#"
+        listen = "127.0.0.1:9100"
+        cores = 4
+        disks = ["/mnt/disk{1...2}", "/srv/disk3"]
+        cache_bytes = "1GiB"
+        region = "eu-central-1"
+        [log]
+        format = "json"
+        level = "debug"
+        [credentials]
+        file = "/etc/buckets/root.toml"
+        [limits]
+        connections_per_core_max = 500
+        body_bytes_per_core_max = 1048576
+    "#;
+
+    #[test]
+    fn every_setting_of_the_file_counts() {
+        let (_directory, args) = config(FULL);
+        let config = args.resolve(home).unwrap();
+        assert_eq!(config.listen.to_string(), "127.0.0.1:9100");
+        assert_eq!((config.cores, config.cache_bytes), (Some(4), 1 << 30));
+        let disks: Vec<String> = config.disks.iter().map(Endpoint::to_string).collect();
+        assert_eq!(disks, ["/mnt/disk1", "/mnt/disk2", "/srv/disk3"]);
+        assert_eq!((config.region.as_str(), config.log_level.as_str()), ("eu-central-1", "debug"));
+        assert_eq!(config.log_format, LogFormat::Json);
+        assert_eq!(config.credentials_file, Path::new("/etc/buckets/root.toml"));
+        assert_eq!(config.limits.connections_per_core_max, Some(500));
+        assert_eq!(config.limits.body_bytes_per_core_max, Some(ByteSize(1 << 20)));
+    }
+
+    #[test]
+    fn flags_override_the_file() {
+        let (_directory, args) = config(FULL);
+        let args = NodeArgs {
+            disks: vec!["/other".to_owned()],
+            listen: Some(":9200".to_owned()),
+            cores: Some(2),
+            cache: Some(ByteSize(1)),
+            log_format: Some(LogFormat::Human),
+            ..args
+        };
+        let config = args.resolve(home).unwrap();
+        assert_eq!(config.listen.to_string(), "0.0.0.0:9200");
+        assert_eq!((config.cores, config.cache_bytes, config.disks.len()), (Some(2), 1, 1));
+        assert_eq!(config.log_format, LogFormat::Human);
+    }
+
+    #[test]
+    fn without_a_file_there_are_defaults() {
+        let config =
+            NodeArgs { disks: vec!["/d{1...4}".to_owned()], ..NodeArgs::default() }.resolve(home).unwrap();
+        assert_eq!(config.listen.to_string(), "0.0.0.0:9000");
+        assert_eq!((config.cores, config.cache_bytes), (None, 256 << 20));
+        assert_eq!(config.credentials_file, Path::new("/home/op/.config/buckets/credentials.toml"));
+        assert!(!config.dev);
+    }
+
+    #[test]
+    fn dev_names_four_disks_and_keeps_its_credentials_beside_them() {
+        let config = NodeArgs { dev: Some("/tmp/try".into()), ..NodeArgs::default() }.resolve(home).unwrap();
+        assert_eq!(config.disks[3].path(), "/tmp/try/disk4");
+        assert_eq!(config.credentials_file, Path::new("/tmp/try/credentials.toml"));
+        assert!(config.dev && config.listen.ip().is_loopback());
+    }
+
+    #[test]
+    fn what_cannot_work_is_refused_by_name() {
+        let refused = |text: &str| {
+            let (_directory, args) = config(text);
+            args.resolve(home).unwrap_err().to_string()
+        };
+        for (text, named) in [
+            ("", "no disks"),
+            ("disks = [\"/d\"]\nlissten = \"x\"", "lissten"),
+            ("disks = [\"/d\"]\nlisten = \"nonsense\"", "listen"),
+            ("disks = [\"/d\"]\ncores = 0", "cores"),
+            ("disks = [\"/d\"]\nregion = \"a b\"", "region"),
+            ("disks = [\"/d\"]\ncache_bytes = \"lots\"", "cache_bytes"),
+            ("disks = [\"/d\", \"/d/\"]", "twice"),
+            ("disks = [\"http://n1:9000/d\"]", "URL"),
+            ("disks = [\"/d{1..4}\"]", "pattern"),
+            ("disks = [\"/d\"]\n[log]\nformat = \"xml\"", "format"),
+        ] {
+            assert!(refused(text).contains(named), "{text}: {}", refused(text));
+        }
+        let missing = NodeArgs { config: Some("/does/not/exist.toml".into()), ..NodeArgs::default() };
+        assert!(missing.resolve(home).unwrap_err().to_string().contains("/does/not/exist.toml"));
+    }
+}

@@ -8,7 +8,7 @@ use super::executor::{Event, Life};
 use super::file_system::{FileSystem, Ino};
 use super::inode::Change;
 use super::rng::SimRng;
-use super::world::{Trace, World, draw_nanos};
+use super::world::{LifeEnd, Trace, World, draw_nanos};
 use crate::{AlignedBuf, DiskSpace, WriteMode};
 use std::future::Future;
 use std::io;
@@ -215,12 +215,14 @@ impl InFlight {
         std::mem::take(&mut self.waiters)
     }
 
-    /// Does some of it, then lets the disks lose what was not flushed.
-    pub(super) fn settle(self, files: &mut FileSystem, rng: &mut SimRng) {
+    /// Does some of it, and lets the disks lose what was not flushed where the power failed.
+    pub(super) fn settle(self, files: &mut FileSystem, how: LifeEnd, rng: &mut SimRng) {
         let mut changes = Vec::new();
         for op in self.ops {
             match op {
-                DiskOp::Change { file, change, .. } => changes.push((file.ino, change)),
+                DiskOp::Change { file, change, .. } if how == LifeEnd::PowerFails => {
+                    changes.push((file.ino, change));
+                }
                 op if op.is_changing() && rng.one_in(2) => {
                     // It may also fail; nobody is left to know.
                     let _ = op.apply(files, rng);
@@ -228,7 +230,10 @@ impl InFlight {
                 _ => {}
             }
         }
-        files.crash(changes, rng);
+        if how == LifeEnd::PowerFails {
+            files.lose_unflushed(changes, rng);
+        }
+        files.close_all_handles();
     }
 }
 
@@ -274,7 +279,7 @@ fn start(world: &World, life: Life, op: DiskOp) -> u32 {
         State::InFlight { op, fingerprint: (a, b), life, waker: None, timer, crash_after };
     drop(ios);
     if crash_now {
-        world.crash(life.node);
+        world.crash(life.node, LifeEnd::PowerFails);
     }
     slot
 }
@@ -330,7 +335,7 @@ pub(super) fn finish(world: &World, slot: u32) {
     }
     drop(ios);
     if crash_after {
-        world.crash(life.node);
+        world.crash(life.node, LifeEnd::PowerFails);
     }
     if let Some(waker) = waker {
         waker.wake();

@@ -7,7 +7,7 @@ use super::disk_io::{self, DiskAnswer, DiskOp, Handle};
 use super::executor::{Event, Life, TaskFuture};
 use super::inode::Change;
 use super::stream::{SimListener, SimStream};
-use super::world::{Trace, World, nanos};
+use super::world::{Trace, World};
 use crate::{ALIGNMENT, AlignedBuf, AlignedBytes, DiskSpace, File, Instant, Listener, OpenMode, WriteMode};
 use std::future::Future;
 use std::io::{self, ErrorKind};
@@ -33,7 +33,8 @@ impl SimEnv {
     }
 
     pub(crate) fn now(&self) -> Instant {
-        Instant(self.world.now())
+        let nodes = self.world.nodes.borrow();
+        Instant(nodes[self.life.node as usize].clock.now(self.world.now()))
     }
 
     pub(crate) fn unix_millis(&self) -> u64 {
@@ -54,7 +55,8 @@ impl SimEnv {
         if duration.is_zero() {
             return self.yield_now().await;
         }
-        let deadline = self.world.now().saturating_add(nanos(duration));
+        let wait = self.world.nodes.borrow()[self.life.node as usize].clock.virtual_nanos(duration);
+        let deadline = self.world.now().saturating_add(wait);
         Sleep { world: self.world.clone(), deadline, timer: None }.await;
     }
 

@@ -546,9 +546,13 @@ impl FileSystem {
 
     // Damage.
 
-    /// The power fails: what was not flushed is kept, lost or torn; handles are gone.
-    pub(super) fn crash(&mut self, in_flight: Vec<(Ino, Change)>, rng: &mut SimRng) {
+    /// The power fails: what was not flushed is kept, lost or torn.
+    pub(super) fn lose_unflushed(&mut self, in_flight: Vec<(Ino, Change)>, rng: &mut SimRng) {
         self.lose_caches(&|_, _| true, None, in_flight, rng);
+    }
+
+    /// Who held the handles is gone.
+    pub(super) fn close_all_handles(&mut self) {
         let open: Vec<Ino> =
             self.inodes.iter().filter(|(_, inode)| inode.handles > 0).map(|(ino, _)| *ino).collect();
         for ino in open {

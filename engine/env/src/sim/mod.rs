@@ -22,6 +22,7 @@
 //! });
 //! ```
 
+mod clock;
 mod core_wake;
 mod disk_io;
 mod env;
@@ -30,6 +31,7 @@ mod fault;
 mod file_system;
 mod inode;
 mod net;
+mod replay;
 mod rng;
 mod stream;
 mod sweep;
@@ -41,6 +43,7 @@ pub use env::{SimEnv, SimFile};
 pub use executor::Schedule;
 pub use fault::{DiskFaults, DiskIoCounts, Fault};
 pub use net::{LinkOptions, NetworkOptions};
+pub use replay::assert_replays;
 pub use rng::SimRng;
 pub use stream::{SimListener, SimStream};
 pub use sweep::sweep;
@@ -57,7 +60,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
-use world::{Node, World};
+use world::{LifeEnd, Node, World};
 
 /// A world of nodes in virtual time. Dropping it drops all tasks.
 pub struct Simulation {
@@ -214,7 +217,13 @@ impl SimNode {
     /// The power fails now: all tasks of the node are dropped, unflushed changes of its disks are kept, lost or
     /// torn, its connections end.
     pub fn crash(&self) {
-        self.world.crash(self.index);
+        self.world.crash(self.index, LifeEnd::PowerFails);
+    }
+
+    /// The process is killed now, and the machine goes on: all tasks are dropped, operations in flight are done or
+    /// not, what was written stays, flushed or not. Peers see their connections reset.
+    pub fn kill(&self) {
+        self.world.crash(self.index, LifeEnd::ProcessKilled);
     }
 
     /// Crashes the node at its `n`-th changing disk operation from now (1 is the next): write, flush,
@@ -254,6 +263,13 @@ impl SimNode {
     /// Moves the node's wall clock by `by_ms` milliseconds. Monotonic time is not concerned.
     pub fn jump_wall_clock(&self, by_ms: i64) {
         self.with(|node| node.wall_clock_offset_ms += by_ms);
+    }
+
+    /// Lets the node's monotonic clock, and with it its sleeps, gain `ppm` millionths on virtual time from now on,
+    /// or lose where negative.
+    pub fn drift_clock(&self, ppm: i32) {
+        let now = self.world.now();
+        self.with(|node| node.clock.set_drift(now, ppm));
     }
 
     /// The disk that is everything below `prefix`, declared now if it was not. What lies below no declared disk

@@ -10,7 +10,7 @@
 
 use super::executor::{Event, Life};
 use super::rng::SimRng;
-use super::world::{Trace, World, draw_nanos, nanos};
+use super::world::{LifeEnd, Trace, World, draw_nanos, nanos};
 use bytes::{Buf, Bytes};
 use std::collections::{BTreeMap, VecDeque};
 use std::io::ErrorKind;
@@ -582,8 +582,9 @@ impl Network {
         world.schedule(world.now() + after, Event::Network(Arrival { from, what }));
     }
 
-    /// All sockets of earlier lives of the node are gone. A peer learns it at once or when it sends again.
-    fn crash(&mut self, world: &World, current: Life) {
+    /// All sockets of earlier lives of the node are gone. A peer learns it at once, or, where the power failed,
+    /// perhaps only when it sends again.
+    fn crash(&mut self, world: &World, current: Life, how: LifeEnd) {
         let dead = |life: Life| life.node == current.node && life.number != current.number;
         let listeners: Vec<u32> =
             self.listeners.iter().filter(|(_, state)| dead(state.life)).map(|(key, _)| *key).collect();
@@ -594,7 +595,7 @@ impl Network {
             for side in 0..2u8 {
                 let generation = self.connections[index as usize].generation;
                 let key = EndKey { connection: index, generation, side };
-                let tells = self.rng.one_in(2);
+                let tells = how == LifeEnd::ProcessKilled || self.rng.one_in(2);
                 let Some((end, peer)) = self.ends(key) else { continue };
                 if !dead(end.life) || !end.open {
                     continue;
@@ -646,6 +647,6 @@ pub(super) fn arrive(world: &World, arrival: Arrival) {
     }
 }
 
-pub(super) fn crash(world: &World, current: Life) {
-    world.network.borrow_mut().crash(world, current);
+pub(super) fn crash(world: &World, current: Life, how: LifeEnd) {
+    world.network.borrow_mut().crash(world, current, how);
 }

@@ -4,6 +4,7 @@
 //! runs, for each of these may come back here. Virtual time moves only while nothing is runnable (or, slowly,
 //! where tasks keep yielding to each other without end).
 
+use super::clock::NodeClock;
 use super::core_wake::{SimCoreWaker, WokenCores};
 use super::disk_io::DiskIos;
 use super::executor::{
@@ -12,6 +13,7 @@ use super::executor::{
 use super::file_system::FileSystem;
 use super::net::{Network, NetworkOptions};
 use super::rng::{SimRng, mix};
+use crate::Instant;
 use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::ops::Range;
@@ -85,7 +87,7 @@ pub(super) fn draw_nanos(rng: &mut SimRng, range: &Range<Duration>) -> u64 {
 }
 
 /// Kinds of trace events.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Trace {
     Poll = 1,
     DiskStart,
@@ -95,6 +97,24 @@ pub(super) enum Trace {
     NetworkSend,
     NetworkArrival,
     Random,
+}
+
+/// One event of a run: when, what kind, and two numbers that tell it from others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct TraceEvent {
+    at: Instant,
+    kind: Trace,
+    a: u64,
+    b: u64,
+}
+
+/// How the life of a node ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LifeEnd {
+    /// The machine stops: what was not flushed is at risk.
+    PowerFails,
+    /// The process is killed: the machine keeps what it wrote.
+    ProcessKilled,
 }
 
 pub(super) struct Node {
@@ -109,6 +129,7 @@ pub(super) struct Node {
     pub(super) changing_ios: u64,
     /// The node crashes at this changing disk operation.
     pub(super) crash_at_io: Option<u64>,
+    pub(super) clock: NodeClock,
     pub(super) wall_clock_offset_ms: i64,
     crash_waiters: Vec<Waker>,
 }
@@ -141,7 +162,9 @@ pub(super) struct World {
     running: Cell<Option<Life>>,
     polling: Cell<bool>,
     /// Nodes that died within the current poll and are to be cleared after it.
-    dying: RefCell<Vec<u32>>,
+    dying: RefCell<Vec<(u32, LifeEnd)>>,
+    /// Events in full, where a test asked for them.
+    recording: RefCell<Option<Vec<TraceEvent>>>,
 }
 
 /// What ended a run of the main loop.
@@ -177,6 +200,7 @@ impl World {
             running: Cell::new(None),
             polling: Cell::new(false),
             dying: RefCell::new(Vec::new()),
+            recording: RefCell::new(None),
         })
     }
 
@@ -198,6 +222,17 @@ impl World {
         let hash = (self.trace.get() ^ event).wrapping_mul(0xd6e8_feb8_6659_fd93).rotate_left(29);
         self.trace.set(hash ^ self.clock.get());
         self.events.set(self.events.get() + 1);
+        if let Some(events) = &mut *self.recording.borrow_mut() {
+            events.push(TraceEvent { at: Instant(self.clock.get()), kind, a, b });
+        }
+    }
+
+    pub(super) fn record(&self) {
+        self.recording.borrow_mut().get_or_insert_default();
+    }
+
+    pub(super) fn take_recording(&self) -> Vec<TraceEvent> {
+        self.recording.borrow_mut().take().unwrap_or_default()
     }
 
     pub(super) fn trace_hash(&self) -> u64 {
@@ -232,6 +267,7 @@ impl World {
             wakers: Vec::new(),
             changing_ios: 0,
             crash_at_io: None,
+            clock: NodeClock::default(),
             wall_clock_offset_ms: 0,
             crash_waiters: Vec::new(),
         });
@@ -277,7 +313,7 @@ impl World {
     }
 
     /// Ends the life of a node. From within one of its own tasks the rest follows after the poll.
-    pub(super) fn crash(&self, node: u32) {
+    pub(super) fn crash(&self, node: u32, how: LifeEnd) {
         {
             let node = &mut self.nodes.borrow_mut()[node as usize];
             node.life += 1;
@@ -285,25 +321,25 @@ impl World {
         }
         self.trace(Trace::Crash, u64::from(node), 0);
         if self.running.get().is_some_and(|life| life.node == node) {
-            self.dying.borrow_mut().push(node);
+            self.dying.borrow_mut().push((node, how));
         } else {
-            self.clear_crashed(node);
+            self.clear_crashed(node, how);
         }
     }
 
-    fn clear_crashed(&self, node: u32) {
+    fn clear_crashed(&self, node: u32, how: LifeEnd) {
         let current = self.life(node);
         let mut in_flight = self.disk_ios.borrow_mut().abandon(self, current);
         let mut waiters = in_flight.take_waiters();
         waiters.extend({
             let node = &mut self.nodes.borrow_mut()[node as usize];
-            in_flight.settle(&mut node.files, &mut node.disk_rng);
+            in_flight.settle(&mut node.files, how, &mut node.disk_rng);
             for waker in &node.wakers {
                 waker.forget_receivers();
             }
             std::mem::take(&mut node.crash_waiters)
         });
-        super::net::crash(self, current);
+        super::net::crash(self, current, how);
         let killed = self.tasks.borrow_mut().kill(|life| life.node == node && life.number != current.number);
         drop(killed);
         for waiter in waiters {
@@ -433,8 +469,8 @@ impl World {
         let guard = PollEnd(self);
         let result = future.poll(&mut Context::from_waker(waker));
         drop(guard);
-        while let Some(node) = { self.dying.borrow_mut().pop() } {
-            self.clear_crashed(node);
+        while let Some((node, how)) = { self.dying.borrow_mut().pop() } {
+            self.clear_crashed(node, how);
         }
         if self.woken_cores.any() {
             for (node, core) in self.woken_cores.take() {

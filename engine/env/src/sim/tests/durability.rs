@@ -151,6 +151,24 @@ fn a_node_crashes_exactly_at_the_chosen_operation() {
 }
 
 #[test]
+fn a_killed_process_loses_nothing_that_was_written() {
+    sweep(0..50, |seed| {
+        let simulation = Simulation::new(seed);
+        let node = simulation.node("a");
+        node.run(0, |env| async move {
+            let file = create(&env, "/d/file").await;
+            file.write_at(0, page(1), WriteMode::Unflushed).await.unwrap();
+            env.spawn(async move { file.write_at(0, page(2), WriteMode::Unflushed).await.unwrap() });
+            env.yield_now().await;
+        })
+        .unwrap();
+        node.kill();
+        let found = sectors(&node, "/d/file", 0);
+        assert!(found == [1].into() || found == [2].into(), "{found:?}");
+    });
+}
+
+#[test]
 fn errors_of_names_and_ranges_are_those_of_a_file_system() {
     let simulation = Simulation::new(1);
     let node = simulation.node("a");

@@ -152,6 +152,27 @@ fn work_on_a_node_ends_with_its_crash() {
 }
 
 #[test]
+fn a_drifting_clock_shows_and_sleeps_by_its_own_time() {
+    let simulation = Simulation::new(1);
+    let (fast, slow) = (simulation.node("fast"), simulation.node("slow"));
+    fast.drift_clock(100_000);
+    slow.drift_clock(-100_000);
+    let hour = Duration::from_secs(3600);
+    for (node, expected) in [(&fast, hour.div_f64(1.1)), (&slow, hour.div_f64(0.9) / 10)] {
+        let start = simulation.now();
+        let sleep = if node.name() == "fast" { hour } else { hour / 10 };
+        let shown = node.run(0, |env| async move {
+            let before = env.now();
+            env.sleep(sleep).await;
+            env.now().since(before)
+        });
+        let passed = simulation.now().since(start);
+        assert!(shown.unwrap() >= sleep && shown.unwrap() - sleep < Duration::from_micros(1));
+        assert!(passed.abs_diff(expected) < Duration::from_micros(1), "{passed:?}");
+    }
+}
+
+#[test]
 fn messages_between_cores_arrive_in_order_and_a_full_queue_refuses() {
     sweep(0..20, |seed| {
         let simulation = Simulation::new(seed);

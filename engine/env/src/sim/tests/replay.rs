@@ -1,6 +1,6 @@
 //! A seed is a run.
 
-use super::super::{DiskFaults, SimOptions, Simulation, sweep};
+use super::super::{DiskFaults, SimOptions, Simulation, assert_replays, sweep};
 use super::page;
 use crate::{Env, OpenMode, WriteMode, core_queue};
 use std::collections::BTreeSet;
@@ -96,6 +96,21 @@ fn the_same_seed_replays_exactly_and_another_does_not() {
     if std::env::var("BUCKETS_SIM_SEED").is_err() {
         assert!(hashes.len() >= 10);
     }
+}
+
+#[test]
+fn a_run_that_does_not_repeat_is_shown_where_it_parts() {
+    let runs = std::cell::Cell::new(0u64);
+    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        assert_replays(1, SimOptions::default(), |simulation| {
+            runs.set(runs.get() + 1);
+            let pause = Duration::from_millis(runs.get());
+            simulation.node("a").run(0, |env| async move { env.sleep(pause).await }).unwrap();
+        });
+    }));
+    let message = result.unwrap_err().downcast::<String>().unwrap();
+    assert!(message.contains("parts at event 1"), "{message}");
+    assert_replays(1, SimOptions::default(), |simulation| simulation.run_for(Duration::from_secs(1)));
 }
 
 #[test]

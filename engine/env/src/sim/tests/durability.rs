@@ -1,7 +1,7 @@
 //! What a crash leaves on a disk.
 
-use super::super::{Crashed, Simulation, sweep};
-use super::{PAGE, create, durable_file, page, sectors};
+use super::super::{Crashed, Simulation};
+use super::{PAGE, create, durable_file, each_seed, page, sectors};
 use crate::{OpenMode, WriteMode};
 use std::cell::Cell;
 use std::collections::BTreeSet;
@@ -13,7 +13,7 @@ use std::time::Duration;
 #[test]
 fn an_unflushed_write_is_kept_lost_or_torn_and_a_flushed_one_stays() {
     let mut seen = BTreeSet::new();
-    sweep(0..300, |seed| {
+    each_seed(0..300, |seed| {
         let simulation = Simulation::new(seed);
         let node = simulation.node("a");
         node.run(0, |env| async move {
@@ -50,7 +50,7 @@ fn an_unflushed_write_is_kept_lost_or_torn_and_a_flushed_one_stays() {
 #[test]
 fn a_write_in_flight_at_a_crash_may_be_partially_there() {
     let mut seen = BTreeSet::new();
-    sweep(0..100, |seed| {
+    each_seed(0..100, |seed| {
         let simulation = Simulation::new(seed);
         let node = simulation.node("a");
         let file = node.run(0, |env| async move { durable_file(&env, "/d/file").await }).unwrap();
@@ -67,7 +67,7 @@ fn a_write_in_flight_at_a_crash_may_be_partially_there() {
 #[test]
 fn a_name_is_durable_after_a_flush_of_its_directory_only() {
     let mut seen = BTreeSet::new();
-    sweep(0..100, |seed| {
+    each_seed(0..100, |seed| {
         let simulation = Simulation::new(seed);
         let node = simulation.node("a");
         node.run(0, |env| async move {
@@ -85,7 +85,7 @@ fn a_name_is_durable_after_a_flush_of_its_directory_only() {
     let expected = ["old", "created old", "created new", "new"].map(str::to_owned);
     assert_eq!(seen, expected.into());
 
-    sweep(0..50, |seed| {
+    each_seed(0..50, |seed| {
         let simulation = Simulation::new(seed);
         let node = simulation.node("a");
         node.run(0, |env| async move {
@@ -103,7 +103,7 @@ fn a_name_is_durable_after_a_flush_of_its_directory_only() {
 #[test]
 fn a_small_file_is_replaced_as_a_whole_wherever_the_node_crashes() {
     let mut outcomes = BTreeSet::new();
-    sweep(0..300, |seed| {
+    each_seed(0..300, |seed| {
         let simulation = Simulation::new(seed);
         let node = simulation.node("a");
         let path = Path::new("/d/identity.json");
@@ -128,7 +128,7 @@ fn a_small_file_is_replaced_as_a_whole_wherever_the_node_crashes() {
 
 #[test]
 fn a_node_crashes_exactly_at_the_chosen_operation() {
-    sweep(0..200, |seed| {
+    each_seed(0..200, |seed| {
         let simulation = Simulation::new(seed);
         let node = simulation.node("a");
         let file = node.run(0, |env| async move { durable_file(&env, "/d/file").await }).unwrap();
@@ -152,7 +152,7 @@ fn a_node_crashes_exactly_at_the_chosen_operation() {
 
 #[test]
 fn a_killed_process_loses_nothing_that_was_written() {
-    sweep(0..50, |seed| {
+    each_seed(0..50, |seed| {
         let simulation = Simulation::new(seed);
         let node = simulation.node("a");
         node.run(0, |env| async move {

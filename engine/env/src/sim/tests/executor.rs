@@ -1,6 +1,7 @@
 //! Tasks, time, crashes of nodes and messages between cores.
 
-use super::super::{Crashed, Simulation, sweep};
+use super::super::{Crashed, Simulation};
+use super::each_seed;
 use crate::core_queue;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
@@ -45,7 +46,7 @@ fn a_timeout_drops_the_work_and_its_timers() {
 
 #[test]
 fn a_yield_lets_every_other_runnable_task_run() {
-    sweep(0..20, |seed| {
+    each_seed(0..20, |seed| {
         let simulation = Simulation::new(seed);
         let node = simulation.node("a");
         let ran = Rc::new(Cell::new(0));
@@ -174,7 +175,7 @@ fn a_drifting_clock_shows_and_sleeps_by_its_own_time() {
 
 #[test]
 fn messages_between_cores_arrive_in_order_and_a_full_queue_refuses() {
-    sweep(0..20, |seed| {
+    each_seed(0..20, |seed| {
         let simulation = Simulation::new(seed);
         let node = simulation.node("a");
         let (sender, receiver) = core_queue::<u32>(16, node.waker(1));

@@ -1,7 +1,7 @@
 //! Each fault does what it says, and nothing else.
 
-use super::super::{Crashed, DiskFaults, Fault, SimNode, Simulation, sweep};
-use super::{PAGE, durable_file, page, sectors};
+use super::super::{Crashed, DiskFaults, Fault, SimNode, Simulation};
+use super::{PAGE, durable_file, each_seed, page, sectors};
 use crate::{AlignedBuf, File, OpenMode, WriteMode};
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
@@ -39,7 +39,7 @@ fn a_planned_fault_strikes_the_chosen_operation_once() {
 #[test]
 fn after_a_failed_flush_the_data_may_be_gone_and_the_next_flush_does_not_tell() {
     let mut seen = BTreeSet::new();
-    sweep(0..100, |seed| {
+    each_seed(0..100, |seed| {
         let simulation = Simulation::new(seed);
         let (node, file) = node_with_file(&simulation);
         node.disk("/d").strike(Fault::Flush, 0);
@@ -76,7 +76,7 @@ fn a_lost_write_is_acknowledged_and_never_there() {
 #[test]
 fn a_misdirected_write_lands_elsewhere_in_the_file() {
     let mut places = BTreeSet::new();
-    sweep(0..50, |seed| {
+    each_seed(0..50, |seed| {
         let simulation = Simulation::new(seed);
         let (node, file) = node_with_file(&simulation);
         node.disk("/d").strike(Fault::MisdirectedWrite, 0);
@@ -237,7 +237,7 @@ fn renames_between_disks_are_refused() {
 
 #[test]
 fn a_crash_amid_everything_leaves_consistent_disks() {
-    sweep(0..200, |seed| {
+    each_seed(0..200, |seed| {
         let simulation = Simulation::new(seed);
         let node = simulation.node("a");
         let disk = node.disk("/d");

@@ -9,6 +9,7 @@ mod replay;
 use super::SimNode;
 use crate::{AlignedBuf, Env, File, OpenMode, WriteMode};
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::path::Path;
 
 pub(super) const PAGE: usize = 4096;
@@ -36,4 +37,21 @@ pub(super) async fn durable_file(env: &Env, path: &str) -> File {
 pub(super) fn sectors(node: &SimNode, path: &str, page: usize) -> BTreeSet<u8> {
     let content = node.peek_file(path).unwrap();
     content[page * PAGE..(page + 1) * PAGE].chunks(512).flat_map(BTreeSet::from_iter).copied().collect()
+}
+
+/// Runs `test` with exactly these seeds, whatever the environment says: tests that must see every outcome need
+/// all of them.
+pub(super) fn each_seed(seeds: Range<u64>, mut test: impl FnMut(u64)) {
+    struct Tell(u64);
+    impl Drop for Tell {
+        fn drop(&mut self) {
+            if std::thread::panicking() {
+                eprintln!("seed {} failed", self.0);
+            }
+        }
+    }
+    for seed in seeds {
+        let _tell = Tell(seed);
+        test(seed);
+    }
 }

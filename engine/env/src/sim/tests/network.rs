@@ -1,6 +1,7 @@
 //! Streams, cuts and resets.
 
-use super::super::{LinkOptions, NetworkOptions, SimNode, SimOptions, Simulation, sweep};
+use super::super::{LinkOptions, NetworkOptions, SimNode, SimOptions, Simulation};
+use super::each_seed;
 use crate::{Env, Stream};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
@@ -46,7 +47,7 @@ async fn read_to_end(stream: &mut Stream) -> std::io::Result<Vec<u8>> {
 
 #[test]
 fn bytes_arrive_whole_and_in_order_and_half_close_ends_them() {
-    sweep(0..30, |seed| {
+    each_seed(0..30, |seed| {
         let simulation = Simulation::new(seed);
         let (client, server) = (simulation.node("client"), simulation.node("server"));
         start_echo(&server);
@@ -209,7 +210,7 @@ fn a_sender_gives_up_behind_a_cut_and_the_peer_learns_it_after_healing() {
 #[test]
 fn a_crash_ends_connections_at_once_or_when_the_peer_sends() {
     let mut seen = BTreeSet::new();
-    sweep(0..40, |seed| {
+    each_seed(0..40, |seed| {
         let simulation = Simulation::new(seed);
         let (client, server) = (simulation.node("client"), simulation.node("server"));
         start_echo(&server);
@@ -245,7 +246,7 @@ fn a_crash_ends_connections_at_once_or_when_the_peer_sends() {
 #[test]
 fn a_lossy_link_resets_connections_and_never_garbles_bytes() {
     let mut resets = 0;
-    sweep(0..50, |seed| {
+    each_seed(0..50, |seed| {
         let simulation = Simulation::new(seed);
         let (client, server) = (simulation.node("client"), simulation.node("server"));
         let lossy = LinkOptions {

@@ -188,7 +188,7 @@ impl Index {
                 drop(compaction);
                 match outcome {
                     Ok(()) => index.sweep().await,
-                    Err(error) if error.is_corrupt() => {
+                    Err(error) if error.is_of_reading() => {
                         let Err(error) = index.count_damage::<()>(Err(error)) else { break };
                         *index.state.stuck.borrow_mut() = Some(error);
                         break;

@@ -34,6 +34,8 @@ pub enum IndexError {
     },
 }
 
+const READ: &str = "read";
+
 impl IndexError {
     pub(crate) fn io(file: &str, operation: &'static str, source: io::Error) -> IndexError {
         IndexError::Io { file: file.to_owned(), operation, source: Arc::new(source) }
@@ -48,8 +50,13 @@ impl IndexError {
         match source.kind() {
             io::ErrorKind::UnexpectedEof => IndexError::corrupt(file, offset, "the file ends too early"),
             io::ErrorKind::NotFound => IndexError::corrupt(file, offset, "the file is missing"),
-            _ => IndexError::io(file, "read", source),
+            _ => IndexError::io(file, READ, source),
         }
+    }
+
+    /// True where stored bytes are wrong or cannot be read: writes are not concerned.
+    pub(crate) fn is_of_reading(&self) -> bool {
+        self.is_corrupt() || matches!(self, IndexError::Io { operation, .. } if *operation == READ)
     }
 
     /// True where stored bytes are wrong, as opposed to a disk that does not answer.

@@ -173,7 +173,7 @@ pub(crate) struct State {
     pub(crate) applied: Cell<Position>,
     pub(crate) flushed: Cell<Position>,
     pub(crate) failure: RefCell<Option<Arc<IndexError>>>,
-    /// Damage that keeps compactions from going on.
+    /// A table that cannot be read: it keeps compactions from going on.
     pub(crate) stuck: RefCell<Option<IndexError>>,
     pub(crate) counters: Cell<IndexCounters>,
     pub(crate) changed: Signal,

@@ -1,4 +1,5 @@
 //! The index answers as a plain ordered map would, whatever is flushed, compacted or opened again meanwhile.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 mod world;
 

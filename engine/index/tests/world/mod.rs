@@ -9,16 +9,16 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::path::PathBuf;
 
-pub type Model = BTreeMap<Bytes, Bytes>;
+pub(crate) type Model = BTreeMap<Bytes, Bytes>;
 
-pub const IDENTITY: [u8; 16] = *b"identity of test";
+pub(crate) const IDENTITY: [u8; 16] = *b"identity of test";
 
-pub fn dir() -> PathBuf {
+pub(crate) fn dir() -> PathBuf {
     PathBuf::from("/disk/index")
 }
 
 /// Limits so small that a few hundred rows reach every level.
-pub fn small(cache_bytes: usize) -> IndexOptions {
+pub(crate) fn small(cache_bytes: usize) -> IndexOptions {
     IndexOptions {
         memtable_bytes_max: 6 << 10,
         block_bytes: 512,
@@ -31,16 +31,16 @@ pub fn small(cache_bytes: usize) -> IndexOptions {
     }
 }
 
-pub async fn open(env: &Env, options: &IndexOptions) -> Result<Index, IndexError> {
+pub(crate) async fn open(env: &Env, options: &IndexOptions) -> Result<Index, IndexError> {
     Index::open(env, dir(), IDENTITY, options.clone()).await
 }
 
-pub fn position(index: u64) -> Position {
+pub(crate) fn position(index: u64) -> Position {
     Position { index, term: index / 100 }
 }
 
 /// A key out of few enough that it is often there already.
-pub fn random_key(rng: &mut SimRng) -> Bytes {
+pub(crate) fn random_key(rng: &mut SimRng) -> Bytes {
     let number = rng.below(700);
     match rng.below(3) {
         0 => Bytes::from(format!("a/{}", number % 50)),
@@ -53,7 +53,7 @@ pub fn random_key(rng: &mut SimRng) -> Bytes {
     }
 }
 
-pub fn random_value(rng: &mut SimRng) -> Bytes {
+pub(crate) fn random_value(rng: &mut SimRng) -> Bytes {
     let len = match rng.below(20) {
         0 => 0,
         1 => rng.below(9000),
@@ -63,9 +63,9 @@ pub fn random_value(rng: &mut SimRng) -> Bytes {
     Bytes::from((0..len).map(|i| first.wrapping_add(i as u8)).collect::<Vec<u8>>())
 }
 
-pub type Change = (Bytes, Option<Bytes>);
+pub(crate) type Change = (Bytes, Option<Bytes>);
 
-pub fn random_changes(rng: &mut SimRng) -> Vec<Change> {
+pub(crate) fn random_changes(rng: &mut SimRng) -> Vec<Change> {
     (0..rng.below(12))
         .map(|_| {
             let value = (rng.below(4) != 0).then(|| random_value(rng));
@@ -74,7 +74,7 @@ pub fn random_changes(rng: &mut SimRng) -> Vec<Change> {
         .collect()
 }
 
-pub fn batch(changes: &[Change]) -> WriteBatch {
+pub(crate) fn batch(changes: &[Change]) -> WriteBatch {
     let mut batch = WriteBatch::new();
     for (key, value) in changes {
         match value {
@@ -85,7 +85,7 @@ pub fn batch(changes: &[Change]) -> WriteBatch {
     batch
 }
 
-pub fn apply_to_model(model: &mut Model, changes: &[Change]) {
+pub(crate) fn apply_to_model(model: &mut Model, changes: &[Change]) {
     for (key, value) in changes {
         match value {
             Some(value) => drop(model.insert(key.clone(), value.clone())),
@@ -94,7 +94,7 @@ pub fn apply_to_model(model: &mut Model, changes: &[Change]) {
     }
 }
 
-pub async fn all_rows(index: &Index) -> Result<Model, IndexError> {
+pub(crate) async fn all_rows(index: &Index) -> Result<Model, IndexError> {
     let mut scan = index.scan(Bound::Unbounded, Bound::Unbounded);
     let mut rows = Model::new();
     while let Some((key, value)) = scan.next().await? {

@@ -1,0 +1,142 @@
+//! Memory follows the limits, not the data; look-ups follow the levels, not the tables.
+
+mod world;
+
+use buckets_env::sim::Simulation;
+use buckets_index::{BlockCache, IndexOptions, WriteBatch};
+use bytes::Bytes;
+use std::ops::Bound;
+use world::{open, position};
+
+fn key(number: u64) -> Bytes {
+    Bytes::from(format!("bucket/{:016x}", number.wrapping_mul(0x9e37_79b9_7f4a_7c15)))
+}
+
+#[test]
+fn memory_and_reads_stay_bounded_while_the_index_grows() {
+    const ROWS: u64 = 60_000;
+    const CACHE_BYTES: usize = 256 << 10;
+    const MEMTABLE_BYTES: usize = 256 << 10;
+    let simulation = Simulation::new(1);
+    let node = simulation.node("a");
+    let disk = node.disk("/disk");
+    let outcome = node.run(0, |env| async move {
+        let cache = BlockCache::new(CACHE_BYTES);
+        let options = IndexOptions {
+            memtable_bytes_max: MEMTABLE_BYTES,
+            block_bytes: 4 << 10,
+            table_bytes_max: 512 << 10,
+            level1_bytes: 1 << 20,
+            level_ratio: 4,
+            ..IndexOptions::new(cache.clone())
+        };
+        let index = open(&env, &options).await.unwrap();
+        let value = Bytes::from(vec![7u8; 100]);
+        for number in 0..ROWS / 20 {
+            index.back_pressure().await.unwrap();
+            let mut batch = WriteBatch::new();
+            for row in number * 20..(number + 1) * 20 {
+                batch.put(key(row), value.clone());
+            }
+            index.apply(batch, position(number));
+            let allowed = (options.frozen_memtables_max + 1) * (MEMTABLE_BYTES + 20 * 300);
+            assert!(index.memtable_bytes() <= allowed, "{} over {allowed}", index.memtable_bytes());
+            assert!(cache.counters().bytes <= CACHE_BYTES);
+        }
+        index.flush().await.unwrap();
+        env.sleep(std::time::Duration::from_secs(5)).await;
+        let counters = index.counters();
+        assert!(counters.table_bytes > 20 * CACHE_BYTES as u64, "{counters:?}");
+        let written = (counters.flushed_bytes + counters.compacted_bytes) as f64;
+        let amplification = written / counters.flushed_bytes as f64;
+        assert!(amplification < 8.0, "each flushed byte was written {amplification} times");
+
+        // Foreign keys: the filters answer, and only their blocks and those they let through are read.
+        let before = disk.io_counts().reads;
+        for number in ROWS..ROWS + 2000 {
+            assert_eq!(index.get(&key(number)).await.unwrap(), None);
+        }
+        let per_miss = (disk.io_counts().reads - before) as f64 / 2000.0;
+        assert!(per_miss < 5.0, "{per_miss} reads for each key that is not there");
+
+        // Opening reads the tail of each table and the two roots.
+        index.close().await;
+        let before = disk.io_counts().reads;
+        let index = open(&env, &options).await.unwrap();
+        let reads = disk.io_counts().reads - before;
+        assert!(reads <= index.counters().tables * 2 + 4, "{reads} reads");
+        let mut scan = index.scan(Bound::Unbounded, Bound::Unbounded);
+        let mut rows = 0;
+        while scan.next().await.unwrap().is_some() {
+            rows += 1;
+            assert!(cache.counters().bytes <= CACHE_BYTES);
+        }
+        assert_eq!(rows, ROWS);
+        drop(scan);
+        index.close().await;
+    });
+    outcome.unwrap();
+}
+
+#[test]
+fn deleted_rows_leave_the_disk() {
+    let simulation = Simulation::new(1);
+    let node = simulation.node("a");
+    let outcome = node.run(0, |env| async move {
+        let index = open(&env, &world::small(1 << 20)).await.unwrap();
+        let mut number = 0;
+        for delete in [false, true] {
+            for row in 0..3000 {
+                let mut batch = WriteBatch::new();
+                match delete {
+                    true => batch.delete(key(row)),
+                    false => batch.put(key(row), vec![1u8; 50]),
+                }
+                number += 1;
+                index.back_pressure().await.unwrap();
+                index.apply(batch, position(number));
+            }
+            index.flush().await.unwrap();
+            env.sleep(std::time::Duration::from_secs(5)).await;
+        }
+        let counters = index.counters();
+        assert!(counters.table_rows < 600, "{counters:?}");
+        assert_eq!(world::all_rows(&index).await.unwrap().len(), 0);
+        index.close().await;
+    });
+    outcome.unwrap();
+}
+
+#[test]
+fn a_seek_reads_blocks_not_the_rows_between() {
+    let simulation = Simulation::new(1);
+    let node = simulation.node("a");
+    let disk = node.disk("/disk");
+    let outcome = node.run(0, |env| async move {
+        let options = IndexOptions { block_bytes: 4 << 10, ..IndexOptions::new(BlockCache::new(1 << 20)) };
+        let index = open(&env, &options).await.unwrap();
+        for prefix in 0..20u64 {
+            let mut batch = WriteBatch::new();
+            for row in 0..1000 {
+                batch.put(format!("prefix{prefix:02}/{row:04}"), vec![1u8; 100]);
+            }
+            index.apply(batch, position(prefix + 1));
+        }
+        index.flush().await.unwrap();
+        let before = disk.io_counts().bytes_read;
+        let mut scan = index.scan(Bound::Unbounded, Bound::Unbounded);
+        let mut prefixes = Vec::new();
+        while let Some((key, _)) = scan.next().await.unwrap() {
+            let mut after = key[..9].to_vec();
+            prefixes.push(Bytes::copy_from_slice(&after));
+            after[8] = b'/' + 1;
+            scan.seek(&after);
+        }
+        assert_eq!(prefixes.len(), 20);
+        let read = disk.io_counts().bytes_read - before;
+        assert!(read < index.counters().table_bytes / 5, "{read} of {}", index.counters().table_bytes);
+        drop(scan);
+        index.close().await;
+    });
+    outcome.unwrap();
+}

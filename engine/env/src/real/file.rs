@@ -1,34 +1,212 @@
 //! Files on the disk ring.
 
-use crate::{AlignedBuf, AlignedBytes, WriteMode};
+use super::core::Core;
+use super::ring::{FileStatus, Lane, PIECE_BYTES_MAX, ReadBuffer};
+use crate::{ALIGNMENT, AlignedBuf, AlignedBytes, OpenMode, WriteMode};
+use futures::future::try_join_all;
+use std::ffi::CString;
 use std::io;
+use std::ops::Range;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::rc::Rc;
 
-/// A file on the disk ring.
+/// An open file on a core's disk ring; clones share it.
 #[derive(Clone)]
-pub struct RealFile {}
+pub struct RealFile {
+    open: Rc<OpenFile>,
+}
+
+struct OpenFile {
+    core: Rc<Core>,
+    /// `None` only while it is being dropped. Operations in the kernel hold it too.
+    descriptor: Option<Rc<OwnedFd>>,
+    lane: Lane,
+}
+
+impl Drop for OpenFile {
+    fn drop(&mut self) {
+        // Where an abandoned operation still holds the descriptor, that one closes it.
+        if let Some(descriptor) = self.descriptor.take().and_then(Rc::into_inner) {
+            self.core.ring.close(descriptor);
+        }
+    }
+}
 
 impl RealFile {
-    pub(crate) async fn read_at(&self, _offset: u64, _len: usize) -> io::Result<AlignedBuf> {
-        Err(io::ErrorKind::Unsupported.into())
+    pub(super) async fn open(core: &Rc<Core>, path: &Path, mode: OpenMode) -> io::Result<RealFile> {
+        let name = c_path(path)?;
+        let (descriptor, direct) = open_direct(core, &name, mode).await?;
+        if !direct {
+            tracing::warn!(path = %path.display(), "no O_DIRECT on this file system: I/O goes through the page cache");
+        }
+        let descriptor = Rc::new(descriptor);
+        let status = core.ring.status(Lane::NAMES, &descriptor).await?;
+        let lane = core.ring.lane(status.device);
+        Ok(RealFile { open: Rc::new(OpenFile { core: core.clone(), descriptor: Some(descriptor), lane }) })
     }
-    pub(crate) async fn write_at(
-        &self,
-        _offset: u64,
-        _data: AlignedBytes,
-        _mode: WriteMode,
-    ) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
+
+    fn descriptor(&self) -> &Rc<OwnedFd> {
+        match &self.open.descriptor {
+            Some(descriptor) => descriptor,
+            None => unreachable!("the descriptor is taken only when the last handle is dropped"),
+        }
     }
+
+    pub(crate) async fn read_at(&self, offset: u64, len: usize) -> io::Result<AlignedBuf> {
+        refuse_unaligned(offset, len as u64)?;
+        self.open.core.look_at_doorbell();
+        let buffer = ReadBuffer::new(len);
+        if len <= PIECE_BYTES_MAX {
+            self.read_piece(&buffer, offset, 0..len).await?;
+        } else {
+            try_join_all(pieces(len).map(|piece| self.read_piece(&buffer, offset, piece))).await?;
+        }
+        Ok(buffer.into_filled())
+    }
+
+    /// Reads `piece` of the buffer, whose start stands for `offset` in the file. A short read is continued; one
+    /// that brings no whole unit any more is the end of the file.
+    async fn read_piece(&self, buffer: &Rc<ReadBuffer>, offset: u64, piece: Range<usize>) -> io::Result<()> {
+        let mut done = piece.start;
+        while done < piece.end {
+            let at = offset + done as u64;
+            let ring = &self.open.core.ring;
+            let read = match ring.read(self.open.lane, self.descriptor(), buffer, (done, piece.end), at).await
+            {
+                Err(error) if is_transient(&error) => continue,
+                other => other?,
+            };
+            let progress = if done + read == piece.end { read } else { read - read % ALIGNMENT };
+            if progress == 0 {
+                return Err(io::Error::new(
+                    io::ErrorKind::UnexpectedEof,
+                    format!(
+                        "the file ends at {}, {} bytes were asked for",
+                        at + read as u64,
+                        piece.end - done
+                    ),
+                ));
+            }
+            done += progress;
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn write_at(&self, offset: u64, data: AlignedBytes, mode: WriteMode) -> io::Result<()> {
+        refuse_unaligned(offset, data.len() as u64)?;
+        if !data.is_aligned() {
+            return Err(unaligned("the address of the data"));
+        }
+        self.open.core.look_at_doorbell();
+        if data.len() <= PIECE_BYTES_MAX {
+            return self.write_piece(offset, data, mode).await;
+        }
+        // One flush behind all pieces costs less than one in each.
+        let parts = pieces(data.len()).map(|piece| {
+            self.write_piece(offset + piece.start as u64, data.slice(piece), WriteMode::Unflushed)
+        });
+        try_join_all(parts).await?;
+        match mode {
+            WriteMode::Unflushed => Ok(()),
+            WriteMode::Flushed => self.sync_data().await,
+        }
+    }
+
+    async fn write_piece(&self, mut offset: u64, mut data: AlignedBytes, mode: WriteMode) -> io::Result<()> {
+        while !data.is_empty() {
+            let ring = &self.open.core.ring;
+            let written =
+                match ring.write(self.open.lane, self.descriptor(), data.clone(), offset, mode).await {
+                    Err(error) if is_transient(&error) => continue,
+                    other => other?,
+                };
+            // A part of a unit is written again with the rest.
+            let progress = if written == data.len() { written } else { written - written % ALIGNMENT };
+            if progress == 0 {
+                return Err(io::Error::new(
+                    io::ErrorKind::WriteZero,
+                    format!("the kernel took {written} of {} bytes at {offset}", data.len()),
+                ));
+            }
+            offset += progress as u64;
+            data = data.slice(progress..data.len());
+        }
+        Ok(())
+    }
+
     pub(crate) async fn sync_data(&self) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
+        self.open.core.look_at_doorbell();
+        // Never repeated, whatever the error: after a failed flush the kernel has forgotten what was dirty.
+        self.open.core.ring.sync_data(self.open.lane, self.descriptor()).await
     }
-    pub(crate) async fn allocate(&self, _offset: u64, _len: u64) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
+
+    pub(crate) async fn allocate(&self, offset: u64, len: u64) -> io::Result<()> {
+        self.fallocate(offset, len, 0).await
     }
-    pub(crate) async fn punch_hole(&self, _offset: u64, _len: u64) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
+
+    pub(crate) async fn punch_hole(&self, offset: u64, len: u64) -> io::Result<()> {
+        self.fallocate(offset, len, libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE).await
     }
+
+    async fn fallocate(&self, offset: u64, len: u64, mode: i32) -> io::Result<()> {
+        self.open.core.look_at_doorbell();
+        loop {
+            match self.open.core.ring.fallocate(self.open.lane, self.descriptor(), offset, len, mode).await {
+                Err(error) if is_transient(&error) => {}
+                other => return other,
+            }
+        }
+    }
+
     pub(crate) async fn size(&self) -> io::Result<u64> {
-        Err(io::ErrorKind::Unsupported.into())
+        let FileStatus { size, .. } = self.open.core.ring.status(self.open.lane, self.descriptor()).await?;
+        Ok(size)
     }
+}
+
+/// Opens with O_DIRECT, or without where the file system refuses it (then `false`).
+async fn open_direct(core: &Rc<Core>, name: &CString, mode: OpenMode) -> io::Result<(OwnedFd, bool)> {
+    let create = match mode {
+        OpenMode::Existing => 0,
+        OpenMode::CreateNew => libc::O_CREAT | libc::O_EXCL,
+    };
+    match core.ring.open(name.clone(), libc::O_RDWR | libc::O_DIRECT | create).await {
+        // The kernel looks at O_DIRECT after it has created the file, so the name is there now and it is ours.
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+            let descriptor = core.ring.open(name.clone(), libc::O_RDWR | (create & libc::O_CREAT)).await?;
+            Ok((descriptor, false))
+        }
+        other => Ok((other?, true)),
+    }
+}
+
+/// A path as the kernel takes it.
+pub(super) fn c_path(path: &Path) -> io::Result<CString> {
+    use std::os::unix::ffi::OsStrExt;
+    CString::new(path.as_os_str().as_bytes())
+        .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "a path with a zero byte"))
+}
+
+fn pieces(len: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..len).step_by(PIECE_BYTES_MAX).map(move |start| start..len.min(start + PIECE_BYTES_MAX))
+}
+
+/// Nothing happened: ask again. (A flush is never repeated, it has its own path.)
+fn is_transient(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EINTR | libc::EAGAIN))
+}
+
+fn refuse_unaligned(offset: u64, len: u64) -> io::Result<()> {
+    if !offset.is_multiple_of(ALIGNMENT as u64) {
+        return Err(unaligned("the offset"));
+    }
+    if len == 0 || !len.is_multiple_of(ALIGNMENT as u64) {
+        return Err(unaligned("the length"));
+    }
+    Ok(())
+}
+
+fn unaligned(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, format!("{what} is not a multiple of {ALIGNMENT} (or zero)"))
 }

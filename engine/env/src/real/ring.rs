@@ -1,0 +1,576 @@
+//! The disk ring of one core: an io_uring of our own beside glommio's.
+//!
+//! What must hold:
+//! - Memory and descriptors named by an operation live until the kernel has answered it. They are owned by the
+//!   operation ([`Kept`]), not by the future that waits: a dropped future abandons the operation, the kernel's
+//!   answer then frees it. A descriptor that an abandoned open brings is closed.
+//! - All operations queued in one turn of the executor go to the kernel with one system call: the first one
+//!   wakes the submit task, which runs behind every task that is runnable now.
+//! - A device has at most [`IN_FLIGHT_PER_DEVICE_MAX`] operations in the kernel; the others wait here, in order.
+//!   A disk that hangs therefore holds up no operation of another disk.
+//! - Answers reach the core through the ring's eventfd, which the core reads through glommio. Whoever enters the
+//!   kernel for this ring picks up what is there on the way.
+#![expect(unsafe_code, reason = "submission entries carry raw pointers; each is kept alive by its operation")]
+
+use crate::{ALIGNMENT, AlignedBuf, AlignedBytes, WriteMode};
+use io_uring::{IoUring, opcode, squeue, types};
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::ffi::CString;
+use std::future::Future;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+/// Operations of one device in the kernel at a time.
+pub(super) const IN_FLIGHT_PER_DEVICE_MAX: u32 = 128;
+/// Submission entries; more in one turn cost a second system call.
+const SUBMISSION_ENTRIES: u32 = 256;
+/// Completion entries; more answers than these wait in the kernel, none is lost (IORING_FEAT_NODROP).
+const COMPLETION_ENTRIES: u32 = 4096;
+
+const _: () = assert!(COMPLETION_ENTRIES >= 8 * IN_FLIGHT_PER_DEVICE_MAX);
+
+/// The queue of one device, by position.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Lane(u32);
+
+impl Lane {
+    /// Operations on names (open, rename, remove): their device is not known before they end.
+    pub(super) const NAMES: Lane = Lane(0);
+}
+
+/// What an operation needs until the kernel has answered it.
+pub(super) enum Kept {
+    Read { _file: Rc<OwnedFd>, _buffer: Rc<ReadBuffer> },
+    Write { _file: Rc<OwnedFd>, _data: AlignedBytes },
+    File { _file: Rc<OwnedFd> },
+    Status { _file: Rc<OwnedFd>, status: Box<libc::statx> },
+    Open { _path: CString },
+    Names { _from: CString, _to: Option<CString> },
+    Nothing,
+}
+
+/// A buffer that the kernel fills, shared by the pieces of one read. Nothing looks at its bytes before
+/// [`ReadBuffer::into_filled`], which only succeeds when no piece is left in the kernel.
+pub(super) struct ReadBuffer {
+    buffer: AlignedBuf,
+    base: *mut u8,
+}
+
+impl ReadBuffer {
+    pub(super) fn new(len: usize) -> Rc<ReadBuffer> {
+        let mut buffer = AlignedBuf::with_len(len);
+        let base = buffer.as_mut_ptr();
+        Rc::new(ReadBuffer { buffer, base })
+    }
+
+    pub(super) fn into_filled(self: Rc<Self>) -> AlignedBuf {
+        match Rc::try_unwrap(self) {
+            Ok(whole) => whole.buffer,
+            Err(_) => unreachable!("a piece of a finished read is still in the kernel"),
+        }
+    }
+}
+
+/// Who gets the kernel's answer.
+enum Waiter {
+    Future(Option<Waker>),
+    /// The future was dropped, or never was.
+    Nobody,
+}
+
+struct Operation {
+    lane: Lane,
+    kept: Kept,
+    /// Until the kernel has it.
+    entry: Option<Box<squeue::Entry>>,
+    waiter: Waiter,
+    result: Option<i32>,
+}
+
+#[derive(Default)]
+struct LaneQueue {
+    device: u64,
+    in_flight: u32,
+    waiting: VecDeque<u32>,
+}
+
+struct State {
+    uring: IoUring,
+    operations: Vec<Option<Operation>>,
+    free: Vec<u32>,
+    lanes: Vec<LaneQueue>,
+    /// Admitted operations that the next submission takes.
+    admitted: VecDeque<u32>,
+    submit_requested: bool,
+    submit_task: Option<Waker>,
+    /// Operations in the kernel, all lanes.
+    in_flight: u32,
+}
+
+/// The disk ring of one core.
+pub(super) struct DiskRing {
+    state: RefCell<State>,
+}
+
+impl DiskRing {
+    /// A ring whose answers are signalled on `completions`, an eventfd.
+    pub(super) fn new(completions: &OwnedFd) -> io::Result<Rc<DiskRing>> {
+        let uring = build()?;
+        uring.submitter().register_eventfd(completions.as_raw_fd())?;
+        Ok(Rc::new(DiskRing {
+            state: RefCell::new(State {
+                uring,
+                operations: Vec::new(),
+                free: Vec::new(),
+                lanes: vec![LaneQueue::default()],
+                admitted: VecDeque::new(),
+                submit_requested: false,
+                submit_task: None,
+                in_flight: 0,
+            }),
+        }))
+    }
+
+    /// The queue of a device (`stx_dev` or the like).
+    pub(super) fn lane(&self, device: u64) -> Lane {
+        let lanes = &mut self.state.borrow_mut().lanes;
+        // Lane 0 is that of names. A core has a handful of devices: a scan is the fastest map.
+        let found = lanes.iter().skip(1).position(|lane| lane.device == device).map(|at| at + 1);
+        let at = found.unwrap_or_else(|| {
+            lanes.push(LaneQueue { device, ..LaneQueue::default() });
+            lanes.len() - 1
+        });
+        Lane(at as u32)
+    }
+
+    /// Reads into `buffer[start..end]` from `offset`; the number of bytes read.
+    pub(super) async fn read(
+        self: &Rc<Self>,
+        lane: Lane,
+        file: &Rc<OwnedFd>,
+        buffer: &Rc<ReadBuffer>,
+        (start, end): (usize, usize),
+        offset: u64,
+    ) -> io::Result<usize> {
+        assert!(start < end && end <= buffer.buffer.len());
+        // SAFETY: `start` is within the allocation (asserted above).
+        let pointer = unsafe { buffer.base.add(start) };
+        let entry = opcode::Read::new(types::Fd(file.as_raw_fd()), pointer, (end - start) as u32)
+            .offset(offset)
+            .build();
+        let kept = Kept::Read { _file: file.clone(), _buffer: buffer.clone() };
+        // SAFETY: the range lies in `buffer`, which `kept` keeps; nobody reads it or hands out a reference to it
+        // before the last piece is answered (`into_filled`). The descriptor is kept too.
+        let (result, _) = unsafe { self.start(lane, entry, kept) }.await;
+        result.map(|n| n as usize)
+    }
+
+    /// Writes `data` at `offset`; the number of bytes written.
+    pub(super) async fn write(
+        self: &Rc<Self>,
+        lane: Lane,
+        file: &Rc<OwnedFd>,
+        data: AlignedBytes,
+        offset: u64,
+        mode: WriteMode,
+    ) -> io::Result<usize> {
+        let flags = match mode {
+            WriteMode::Unflushed => 0,
+            WriteMode::Flushed => libc::RWF_DSYNC,
+        };
+        let entry = opcode::Write::new(types::Fd(file.as_raw_fd()), data.as_ptr(), data.len() as u32)
+            .offset(offset)
+            .rw_flags(flags)
+            .build();
+        let kept = Kept::Write { _file: file.clone(), _data: data };
+        // SAFETY: the bytes are immutable and kept, as is the descriptor.
+        let (result, _) = unsafe { self.start(lane, entry, kept) }.await;
+        result.map(|n| n as usize)
+    }
+
+    /// fdatasync.
+    pub(super) async fn sync_data(self: &Rc<Self>, lane: Lane, file: &Rc<OwnedFd>) -> io::Result<()> {
+        let entry =
+            opcode::Fsync::new(types::Fd(file.as_raw_fd())).flags(types::FsyncFlags::DATASYNC).build();
+        self.on_file(lane, entry, file).await
+    }
+
+    /// fsync: for directories, whose entries are not "data".
+    pub(super) async fn sync_all(self: &Rc<Self>, lane: Lane, file: &Rc<OwnedFd>) -> io::Result<()> {
+        let entry = opcode::Fsync::new(types::Fd(file.as_raw_fd())).build();
+        self.on_file(lane, entry, file).await
+    }
+
+    /// fallocate with `mode` (`libc::FALLOC_FL_*`).
+    pub(super) async fn fallocate(
+        self: &Rc<Self>,
+        lane: Lane,
+        file: &Rc<OwnedFd>,
+        offset: u64,
+        len: u64,
+        mode: i32,
+    ) -> io::Result<()> {
+        let entry =
+            opcode::Fallocate::new(types::Fd(file.as_raw_fd()), len).offset(offset).mode(mode).build();
+        self.on_file(lane, entry, file).await
+    }
+
+    async fn on_file(
+        self: &Rc<Self>,
+        lane: Lane,
+        entry: squeue::Entry,
+        file: &Rc<OwnedFd>,
+    ) -> io::Result<()> {
+        // SAFETY: the entries that come here carry no pointers; the descriptor is kept.
+        let (result, _) = unsafe { self.start(lane, entry, Kept::File { _file: file.clone() }) }.await;
+        result.map(|_| ())
+    }
+
+    /// Size and device of an open file, from its descriptor: a path may have been renamed since.
+    pub(super) async fn status(self: &Rc<Self>, lane: Lane, file: &Rc<OwnedFd>) -> io::Result<FileStatus> {
+        // SAFETY: `statx` is plain integers, for which zero is a value.
+        let mut status: Box<libc::statx> = Box::new(unsafe { std::mem::zeroed() });
+        let target: *mut types::statx = std::ptr::from_mut(status.as_mut()).cast();
+        let entry = opcode::Statx::new(types::Fd(file.as_raw_fd()), c"".as_ptr(), target)
+            .flags(libc::AT_EMPTY_PATH)
+            .mask(libc::STATX_SIZE)
+            .build();
+        let kept = Kept::Status { _file: file.clone(), status };
+        // SAFETY: the box and the descriptor are kept, the path is static; nobody looks into the box meanwhile.
+        let (result, kept) = unsafe { self.start(lane, entry, kept) }.await;
+        result?;
+        match kept {
+            Kept::Status { status, .. } => Ok(FileStatus {
+                size: status.stx_size,
+                device: u64::from(status.stx_dev_major) << 32 | u64::from(status.stx_dev_minor),
+            }),
+            _ => unreachable!("an operation gives back what it was started with"),
+        }
+    }
+
+    /// openat with `flags`, mode 0600.
+    pub(super) async fn open(self: &Rc<Self>, path: CString, flags: i32) -> io::Result<OwnedFd> {
+        let entry = opcode::OpenAt::new(types::Fd(libc::AT_FDCWD), path.as_ptr())
+            .flags(flags | libc::O_CLOEXEC)
+            .mode(0o600)
+            .build();
+        // SAFETY: the path is kept.
+        let (result, _) = unsafe { self.start(Lane::NAMES, entry, Kept::Open { _path: path }) }.await;
+        // SAFETY: a fresh descriptor that nothing else owns.
+        result.map(|fd| unsafe { OwnedFd::from_raw_fd(fd as i32) })
+    }
+
+    /// Closes a descriptor away from this core: the last close of a removed file frees its space, which may take
+    /// milliseconds. Nobody waits for it.
+    pub(super) fn close(self: &Rc<Self>, file: OwnedFd) {
+        let entry = opcode::Close::new(types::Fd(file.into_raw_fd())).build().flags(squeue::Flags::ASYNC);
+        self.state.borrow_mut().queue(Lane::NAMES, entry, Kept::Nothing, Waiter::Nobody);
+    }
+
+    /// renameat.
+    pub(super) async fn rename(self: &Rc<Self>, from: CString, to: CString) -> io::Result<()> {
+        let here = types::Fd(libc::AT_FDCWD);
+        let entry = opcode::RenameAt::new(here, from.as_ptr(), here, to.as_ptr()).build();
+        self.on_names(entry, from, Some(to)).await
+    }
+
+    /// unlinkat of a file.
+    pub(super) async fn unlink(self: &Rc<Self>, path: CString) -> io::Result<()> {
+        let entry = opcode::UnlinkAt::new(types::Fd(libc::AT_FDCWD), path.as_ptr()).build();
+        self.on_names(entry, path, None).await
+    }
+
+    /// mkdirat, mode 0700.
+    pub(super) async fn make_dir(self: &Rc<Self>, path: CString) -> io::Result<()> {
+        let entry = opcode::MkDirAt::new(types::Fd(libc::AT_FDCWD), path.as_ptr()).mode(0o700).build();
+        self.on_names(entry, path, None).await
+    }
+
+    async fn on_names(
+        self: &Rc<Self>,
+        entry: squeue::Entry,
+        from: CString,
+        to: Option<CString>,
+    ) -> io::Result<()> {
+        let kept = Kept::Names { _from: from, _to: to };
+        // SAFETY: the entries that come here point into these strings, whose bytes do not move.
+        let (result, _) = unsafe { self.start(Lane::NAMES, entry, kept) }.await;
+        result.map(|_| ())
+    }
+
+    /// Queues an operation. Dropping the answer abandons it: the operation may still take place.
+    ///
+    /// # Safety
+    /// Whatever `entry` points to or names must be kept alive, unmoved and unaliased by `kept`.
+    unsafe fn start(self: &Rc<Self>, lane: Lane, entry: squeue::Entry, kept: Kept) -> Answer {
+        let slot = self.state.borrow_mut().queue(lane, entry, kept, Waiter::Future(None));
+        Answer { ring: self.clone(), slot: Some(slot) }
+    }
+
+    /// Ends when something waits to be submitted. For the one submit task.
+    pub(super) async fn submit_requested(&self) {
+        std::future::poll_fn(|cx| {
+            let mut state = self.state.borrow_mut();
+            if state.submit_requested {
+                return Poll::Ready(());
+            }
+            state.submit_task = Some(cx.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+
+    /// Hands all admitted operations to the kernel and takes the answers that are there.
+    pub(super) fn submit_and_reap(&self) {
+        self.submit();
+        self.reap();
+    }
+
+    fn submit(&self) {
+        let mut state = self.state.borrow_mut();
+        state.submit_requested = false;
+        while let Some(slot) = state.admitted.pop_front() {
+            if state.uring.submission().is_full() {
+                state.enter();
+                if state.uring.submission().is_full() {
+                    // The kernel takes no more for now; `enter` has asked for another turn.
+                    state.admitted.push_front(slot);
+                    return;
+                }
+            }
+            let operation = state.operation(slot);
+            let Some(entry) = operation.entry.take() else {
+                // Abandoned meanwhile; what it kept is gone already.
+                let lane = operation.lane;
+                state.release(slot);
+                state.leave_lane(lane);
+                continue;
+            };
+            state.in_flight += 1;
+            // SAFETY: what the entry points to is kept by the operation in `slot` until its answer is reaped.
+            let pushed = unsafe { state.uring.submission().push(&entry) };
+            assert!(pushed.is_ok(), "there is room: looked above");
+        }
+        state.enter();
+    }
+
+    /// Takes the answers that are there and wakes who waits for them.
+    pub(super) fn reap(&self) {
+        // Wakers and kept things are dropped outside of the borrow: both can come back to this ring.
+        let mut wakers: Vec<Waker> = Vec::new();
+        let mut dropped: Vec<Operation> = Vec::new();
+        {
+            let mut state = self.state.borrow_mut();
+            let submission = state.uring.submission();
+            if submission.taskrun() || submission.cq_overflow() {
+                drop(submission);
+                state.enter();
+            } else {
+                drop(submission);
+            }
+            loop {
+                let Some(answer) = state.uring.completion().next() else { break };
+                let slot = answer.user_data() as u32;
+                state.in_flight -= 1;
+                let operation = state.operation(slot);
+                assert!(operation.entry.is_none() && operation.result.is_none(), "one answer each");
+                let lane = operation.lane;
+                operation.result = Some(answer.result());
+                match &mut operation.waiter {
+                    Waiter::Future(waker) => wakers.extend(waker.take()),
+                    Waiter::Nobody => dropped.push(state.release(slot)),
+                }
+                state.leave_lane(lane);
+            }
+        }
+        for operation in dropped {
+            operation.discard();
+        }
+        for waker in wakers {
+            waker.wake();
+        }
+    }
+
+    /// True while the kernel holds memory of this ring's operations.
+    pub(super) fn is_busy(&self) -> bool {
+        let state = self.state.borrow();
+        state.in_flight > 0 || !state.admitted.is_empty()
+    }
+}
+
+impl State {
+    fn queue(&mut self, lane: Lane, entry: squeue::Entry, kept: Kept, waiter: Waiter) -> u32 {
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.operations.push(None);
+            (self.operations.len() - 1) as u32
+        });
+        let entry = Some(Box::new(entry.user_data(u64::from(slot))));
+        self.operations[slot as usize] = Some(Operation { lane, kept, entry, waiter, result: None });
+        let queue = &mut self.lanes[lane.0 as usize];
+        if queue.in_flight < IN_FLIGHT_PER_DEVICE_MAX {
+            queue.in_flight += 1;
+            self.admitted.push_back(slot);
+            self.request_submit();
+        } else {
+            queue.waiting.push_back(slot);
+        }
+        slot
+    }
+
+    fn operation(&mut self, slot: u32) -> &mut Operation {
+        match self.operations[slot as usize].as_mut() {
+            Some(operation) => operation,
+            None => unreachable!("slot {slot} of the disk ring is empty"),
+        }
+    }
+
+    fn release(&mut self, slot: u32) -> Operation {
+        self.free.push(slot);
+        match self.operations[slot as usize].take() {
+            Some(operation) => operation,
+            None => unreachable!("slot {slot} of the disk ring is empty"),
+        }
+    }
+
+    /// An operation of `lane` left the kernel: the next that waits takes its place.
+    fn leave_lane(&mut self, lane: Lane) {
+        let queue = &mut self.lanes[lane.0 as usize];
+        match queue.waiting.pop_front() {
+            Some(next) => {
+                self.admitted.push_back(next);
+                self.request_submit();
+            }
+            None => queue.in_flight -= 1,
+        }
+    }
+
+    fn request_submit(&mut self) {
+        if !self.submit_requested {
+            self.submit_requested = true;
+            if let Some(task) = self.submit_task.take() {
+                task.wake();
+            }
+        }
+    }
+
+    fn enter(&mut self) {
+        match self.uring.submit() {
+            // The kernel may stop at an entry that it refuses (before SUBMIT_ALL): the rest is still in the ring.
+            Ok(_) if self.uring.submission().is_empty() => {}
+            Ok(_) => self.request_submit(),
+            Err(error) => match error.raw_os_error() {
+                // Interrupted, or short of memory or completion room: the entries are still in the ring.
+                Some(libc::EINTR | libc::EAGAIN | libc::EBUSY) => self.request_submit(),
+                _ => panic!("io_uring_enter failed on the disk ring: {error}"),
+            },
+        }
+    }
+}
+
+impl Operation {
+    /// Drops an answered operation that nobody waits for.
+    fn discard(self) {
+        if let (Kept::Open { .. }, Some(descriptor @ 0..)) = (&self.kept, self.result) {
+            // SAFETY: a fresh descriptor that nobody was told of.
+            drop(unsafe { OwnedFd::from_raw_fd(descriptor) });
+        }
+    }
+}
+
+impl Drop for DiskRing {
+    fn drop(&mut self) {
+        let state = self.state.get_mut();
+        if state.in_flight > 0 {
+            // The kernel may still write into these buffers: they are given up for ever.
+            std::mem::forget(std::mem::take(&mut state.operations));
+        }
+    }
+}
+
+/// Size and place of an open file.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct FileStatus {
+    pub(super) size: u64,
+    pub(super) device: u64,
+}
+
+/// The kernel's answer to one operation.
+struct Answer {
+    ring: Rc<DiskRing>,
+    slot: Option<u32>,
+}
+
+impl Future for Answer {
+    type Output = (io::Result<u32>, Kept);
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Some(slot) = self.slot else { unreachable!("polled after its end") };
+        let mut state = self.ring.state.borrow_mut();
+        let operation = state.operation(slot);
+        let Some(result) = operation.result else {
+            match &mut operation.waiter {
+                Waiter::Future(Some(waker)) if waker.will_wake(cx.waker()) => {}
+                waiter => *waiter = Waiter::Future(Some(cx.waker().clone())),
+            }
+            return Poll::Pending;
+        };
+        let operation = state.release(slot);
+        drop(state);
+        self.slot = None;
+        let result = u32::try_from(result).map_err(|_| io::Error::from_raw_os_error(-result));
+        Poll::Ready((result, operation.kept))
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        let Some(slot) = self.slot.take() else { return };
+        let mut state = self.ring.state.borrow_mut();
+        let operation = state.operation(slot);
+        operation.waiter = Waiter::Nobody;
+        if operation.result.is_some() {
+            let operation = state.release(slot);
+            drop(state);
+            operation.discard();
+        } else if operation.entry.take().is_some() {
+            // The kernel never saw it. Where it is admitted, its place in the lane is given back in `submit`.
+            let kept = std::mem::replace(&mut operation.kept, Kept::Nothing);
+            let lane = operation.lane;
+            let waiting = &mut state.lanes[lane.0 as usize].waiting;
+            if let Some(at) = waiting.iter().position(|&other| other == slot) {
+                waiting.remove(at);
+                state.release(slot);
+            }
+            // May be the last handle of a file, whose drop comes back to this ring.
+            drop(state);
+            drop(kept);
+        }
+    }
+}
+
+/// The best ring this kernel has. Deferred task work (6.1) spares the core an interrupt per answer.
+fn build() -> io::Result<IoUring> {
+    let mut deferred = IoUring::builder();
+    deferred.setup_submit_all().setup_single_issuer().setup_defer_taskrun().setup_taskrun_flag();
+    let mut cooperative = IoUring::builder();
+    cooperative.setup_submit_all().setup_coop_taskrun().setup_taskrun_flag();
+    let plain = IoUring::builder();
+    let mut last = io::Error::from_raw_os_error(libc::EINVAL);
+    for mut builder in [deferred, cooperative, plain] {
+        builder.dontfork().setup_cqsize(COMPLETION_ENTRIES);
+        match builder.build(SUBMISSION_ENTRIES) {
+            Ok(uring) => return Ok(uring),
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => last = error,
+            Err(error) => return Err(error),
+        }
+    }
+    Err(last)
+}
+
+/// One I/O is at most this long: larger ones hold up others behind them and have hung old kernels.
+pub(super) const PIECE_BYTES_MAX: usize = 1 << 20;
+const _: () = assert!(PIECE_BYTES_MAX.is_multiple_of(ALIGNMENT));

@@ -112,6 +112,11 @@ impl WriteBatch {
         self.changes.push((key, None));
     }
 
+    /// The changes in order: each key with its new value, or `None` where it is removed.
+    pub fn iter(&self) -> impl Iterator<Item = (&Bytes, Option<&Bytes>)> {
+        self.changes.iter().map(|(key, value)| (key, value.as_ref()))
+    }
+
     /// Number of changes.
     pub fn len(&self) -> usize {
         self.changes.len()

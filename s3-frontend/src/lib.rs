@@ -1,15 +1,18 @@
 //! HTTP and S3 over the engine.
 //!
 //! What must hold:
-//! - A request body goes one way: socket, HTTP framing, aws-chunked framing, the engine's buffer. It is never held whole,
-//!   and on the plain path no byte of it is copied in user space.
-//! - Everything under [`http`] and everything in `s3` but its operations is a decision without I/O: bytes in, values out.
+//! - A request body goes one way: socket, HTTP framing, aws-chunked framing, the engine's buffer. It is never held whole, and on
+//!   the plain path no byte of it is copied in user space.
+//! - Everything under `http` and everything in `s3` but its operations is a decision without I/O: bytes in, values out.
 //! - An S3 error code, its status and its message exist once, in the table of `s3::error`.
-//! - Every queue, table and text has a limit, and it is in [`limits`].
-
-#![expect(dead_code, reason = "the server that uses these parts is not here yet")]
+//! - Every queue, table and text has a limit, and it is in `limits` or in [`Limits`].
 
 mod date;
 mod http;
 mod limits;
 mod s3;
+mod server;
+mod store;
+
+pub use server::{Limits, Metrics, Options, Server};
+pub use store::{BlockStream, NodeReport, ObjectReader, ObjectStore};

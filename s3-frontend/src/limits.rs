@@ -31,8 +31,6 @@ pub(crate) const LIST_KEYS_MAX: u32 = 1000;
 pub(crate) const PART_NUMBER_MAX: u16 = 10_000;
 /// Bytes of one upload (`PutObject`, `UploadPart`) and of one copied part or object: 5 GiB.
 pub(crate) const PUT_BYTES_MAX: u64 = 5 << 30;
-/// Bytes of every part but the last.
-pub(crate) const PART_BYTES_MIN: u64 = 5 << 20;
 
 /// Seconds that a request's date may differ from the clock.
 pub(crate) const CLOCK_SKEW_SECONDS_MAX: i64 = 15 * 60;

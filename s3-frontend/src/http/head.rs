@@ -71,6 +71,7 @@ pub(crate) struct Head {
     target: Range<u32>,
     headers: Vec<HeaderSpan>,
     framing: Framing,
+    is_version_1_0: bool,
     keep_alive: bool,
     expects_continue: bool,
 }
@@ -171,6 +172,7 @@ impl Head {
             (None | Some(0), false) => Framing::None,
             (Some(length), false) => Framing::Length(length),
         };
+        self.is_version_1_0 = minor == 0;
         self.keep_alive = keep_alive;
         // Without a body there is nothing to continue with.
         self.expects_continue = expects_continue && self.framing != Framing::None;
@@ -198,6 +200,11 @@ impl Head {
     /// Whether the client wants to send another request on this connection.
     pub(crate) fn keep_alive(&self) -> bool {
         self.keep_alive
+    }
+
+    /// Whether the client speaks HTTP/1.0, where staying connected must be said.
+    pub(crate) fn is_version_1_0(&self) -> bool {
+        self.is_version_1_0
     }
 
     /// Whether the client waits for `100 Continue` before it sends the body.

@@ -4,55 +4,65 @@
 
 use crate::date::DateText;
 
-/// The reason phrase of every status that is ever sent.
+/// Every status that is ever sent, with its reason phrase.
+pub(crate) const STATUSES: &[(u16, &str)] = &[
+    (100, "Continue"),
+    (200, "OK"),
+    (204, "No Content"),
+    (206, "Partial Content"),
+    (301, "Moved Permanently"),
+    (304, "Not Modified"),
+    (307, "Temporary Redirect"),
+    (400, "Bad Request"),
+    (403, "Forbidden"),
+    (404, "Not Found"),
+    (405, "Method Not Allowed"),
+    (408, "Request Timeout"),
+    (409, "Conflict"),
+    (411, "Length Required"),
+    (412, "Precondition Failed"),
+    (413, "Content Too Large"),
+    (416, "Range Not Satisfiable"),
+    (417, "Expectation Failed"),
+    (431, "Request Header Fields Too Large"),
+    (500, "Internal Server Error"),
+    (501, "Not Implemented"),
+    (503, "Service Unavailable"),
+    (505, "HTTP Version Not Supported"),
+    (507, "Insufficient Storage"),
+];
+
 fn reason(status: u16) -> &'static str {
-    match status {
-        100 => "Continue",
-        200 => "OK",
-        204 => "No Content",
-        206 => "Partial Content",
-        301 => "Moved Permanently",
-        304 => "Not Modified",
-        307 => "Temporary Redirect",
-        400 => "Bad Request",
-        403 => "Forbidden",
-        404 => "Not Found",
-        405 => "Method Not Allowed",
-        408 => "Request Timeout",
-        409 => "Conflict",
-        411 => "Length Required",
-        412 => "Precondition Failed",
-        413 => "Content Too Large",
-        416 => "Range Not Satisfiable",
-        417 => "Expectation Failed",
-        431 => "Request Header Fields Too Large",
-        500 => "Internal Server Error",
-        501 => "Not Implemented",
-        503 => "Service Unavailable",
-        505 => "HTTP Version Not Supported",
-        507 => "Insufficient Storage",
-        _ => "",
-    }
+    STATUSES.iter().find(|(known, _)| *known == status).map_or("", |(_, reason)| reason)
 }
 
 /// The interim answer to `Expect: 100-continue`.
 pub(crate) const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
-/// Writes one head at the end of a buffer that the connection reuses.
-pub(crate) struct HeadWriter<'a> {
-    out: &'a mut Vec<u8>,
+/// One head, written into a buffer that the connection reuses.
+#[derive(Debug)]
+pub(crate) struct ResponseHead {
+    status: u16,
+    out: Vec<u8>,
 }
 
-impl<'a> HeadWriter<'a> {
-    pub(crate) fn start(out: &'a mut Vec<u8>, status: u16, date: &DateText<29>) -> HeadWriter<'a> {
-        out.extend_from_slice(b"HTTP/1.1 ");
-        push_number(out, u64::from(status));
-        out.push(b' ');
-        out.extend_from_slice(reason(status).as_bytes());
-        out.extend_from_slice(b"\r\nServer: Buckets\r\nDate: ");
-        out.extend_from_slice(date.as_bytes());
-        out.extend_from_slice(b"\r\n");
-        HeadWriter { out }
+impl ResponseHead {
+    /// Starts a head in `buffer`, whose content is dropped.
+    pub(crate) fn start(mut buffer: Vec<u8>, status: u16, date: &DateText<29>) -> ResponseHead {
+        buffer.clear();
+        let mut head = ResponseHead { status, out: buffer };
+        head.out.extend_from_slice(b"HTTP/1.1 ");
+        push_number(&mut head.out, u64::from(status));
+        head.out.push(b' ');
+        head.out.extend_from_slice(reason(status).as_bytes());
+        head.out.extend_from_slice(b"\r\nServer: Buckets\r\nDate: ");
+        head.out.extend_from_slice(date.as_bytes());
+        head.out.extend_from_slice(b"\r\n");
+        head
+    }
+
+    pub(crate) fn status(&self) -> u16 {
+        self.status
     }
 
     /// One header. Control characters in the value become blanks: nothing that a client stored or asked for can start a line.
@@ -70,7 +80,7 @@ impl<'a> HeadWriter<'a> {
     pub(crate) fn number(&mut self, name: &str, value: u64) {
         self.out.extend_from_slice(name.as_bytes());
         self.out.extend_from_slice(b": ");
-        push_number(self.out, value);
+        push_number(&mut self.out, value);
         self.out.extend_from_slice(b"\r\n");
     }
 
@@ -81,8 +91,10 @@ impl<'a> HeadWriter<'a> {
         self.out.extend_from_slice(b"\"\r\n");
     }
 
-    pub(crate) fn finish(self) {
+    /// Ends the head and gives the buffer back.
+    pub(crate) fn finish(mut self) -> Vec<u8> {
         self.out.extend_from_slice(b"\r\n");
+        self.out
     }
 }
 
@@ -108,14 +120,12 @@ mod tests {
 
     #[test]
     fn a_head_is_written_in_full() {
-        let mut out = Vec::new();
-        let mut head = HeadWriter::start(&mut out, 206, &imf_fixdate(784_111_777));
+        let mut head = ResponseHead::start(b"old".to_vec(), 206, &imf_fixdate(784_111_777));
         head.etag("abc");
         head.number("Content-Length", 10);
         head.header("x-amz-meta-a", "b");
-        head.finish();
         assert_eq!(
-            String::from_utf8(out).unwrap(),
+            String::from_utf8(head.finish()).unwrap(),
             "HTTP/1.1 206 Partial Content\r\nServer: Buckets\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\n\
              ETag: \"abc\"\r\nContent-Length: 10\r\nx-amz-meta-a: b\r\n\r\n"
         );
@@ -123,11 +133,11 @@ mod tests {
 
     #[test]
     fn no_value_ends_its_line() {
-        let mut out = Vec::new();
-        let mut head = HeadWriter::start(&mut out, 200, &imf_fixdate(0));
+        let mut head = ResponseHead::start(Vec::new(), 200, &imf_fixdate(0));
         head.header("Content-Type", "a\r\nSet-Cookie: b");
-        head.finish();
-        assert!(String::from_utf8(out).unwrap().ends_with("Content-Type: a  Set-Cookie: b\r\n\r\n"));
+        assert!(
+            String::from_utf8(head.finish()).unwrap().ends_with("Content-Type: a  Set-Cookie: b\r\n\r\n")
+        );
     }
 
     #[test]

@@ -1,6 +1,12 @@
 //! The one table of S3 error codes, their statuses and their messages, and the XML of an error.
 
+use crate::http::body::FramingError;
+use crate::http::head::HeadError;
+use crate::http::target::InvalidTarget;
+use crate::s3::checksum;
+use crate::s3::xml::reader::MalformedXml;
 use crate::s3::xml::writer::XmlWriter;
+use buckets_engine::object::api::{BodyError, ObjectError};
 use std::borrow::Cow;
 
 macro_rules! codes {
@@ -10,6 +16,8 @@ macro_rules! codes {
         pub(crate) enum Code { $($code),* }
 
         impl Code {
+            pub(crate) const ALL: &[Code] = &[$(Code::$code),*];
+
             pub(crate) fn name(self) -> &'static str {
                 match self { $(Code::$code => stringify!($code)),* }
             }
@@ -22,8 +30,6 @@ macro_rules! codes {
             }
         }
 
-        #[cfg(test)]
-        const ALL: &[Code] = &[$(Code::$code),*];
     };
 }
 
@@ -34,11 +40,13 @@ codes! {
     AuthorizationHeaderMalformed 400 "The authorization header that you provided is not valid."
     AuthorizationQueryParametersError 400 "The authorization query parameters that you provided are not valid."
     BadDigest 400 "The Content-MD5 or checksum value that you specified did not match what the server received."
+    BadRequest 400 "An error occurred when parsing the HTTP request."
     BucketAlreadyOwnedByYou 409 "Your previous request to create the named bucket succeeded and you already own it."
     BucketNotEmpty 409 "The bucket you tried to delete is not empty"
     EntityTooLarge 400 "Your proposed upload exceeds the maximum allowed object size."
     EntityTooSmall 400 "Your proposed upload is smaller than the minimum allowed size"
     ExpectationFailed 417 "The expectation given in the Expect request header could not be met."
+    HttpVersionNotSupported 505 "The HTTP version specified is not supported."
     IllegalLocationConstraintException 400 "The specified location constraint is not valid"
     IncompleteBody 400 "You did not provide the number of bytes specified by the Content-Length HTTP header"
     InsufficientStorage 507 "There is no space left on the disks."
@@ -164,14 +172,95 @@ impl S3Error {
     }
 }
 
+impl From<HeadError> for S3Error {
+    fn from(error: HeadError) -> S3Error {
+        match error {
+            HeadError::Malformed | HeadError::Ambiguous | HeadError::Host => {
+                Code::BadRequest.because(format!("{} ({error})", Code::BadRequest.message()))
+            }
+            HeadError::TooLarge => Code::RequestHeaderSectionTooLarge.into(),
+            HeadError::Version => Code::HttpVersionNotSupported.into(),
+            HeadError::TransferCoding => S3Error::not_implemented("Transfer-Encoding"),
+            HeadError::Expectation => Code::ExpectationFailed.into(),
+        }
+    }
+}
+
+impl From<InvalidTarget> for S3Error {
+    fn from(_: InvalidTarget) -> S3Error {
+        Code::InvalidURI.into()
+    }
+}
+
+impl From<MalformedXml> for S3Error {
+    fn from(_: MalformedXml) -> S3Error {
+        Code::MalformedXML.into()
+    }
+}
+
+impl From<FramingError> for S3Error {
+    fn from(error: FramingError) -> S3Error {
+        match error {
+            FramingError::Malformed(_) => Code::InvalidRequest.because(error.to_string()),
+            FramingError::Incomplete | FramingError::TooLong => Code::IncompleteBody.into(),
+            FramingError::Signature => Code::SignatureDoesNotMatch.into(),
+            FramingError::Trailer => Code::MalformedTrailerError.into(),
+            FramingError::PayloadHash { computed } => {
+                Code::XAmzContentSHA256Mismatch.with("S3ComputedContentSHA256", computed)
+            }
+        }
+    }
+}
+
+impl From<ObjectError> for S3Error {
+    fn from(error: ObjectError) -> S3Error {
+        match error {
+            ObjectError::NoSuchBucket => Code::NoSuchBucket.into(),
+            ObjectError::BucketExists => Code::BucketAlreadyOwnedByYou.into(),
+            ObjectError::BucketNotEmpty => Code::BucketNotEmpty.into(),
+            ObjectError::OperationAborted => Code::OperationAborted.into(),
+            ObjectError::NoSuchKey => Code::NoSuchKey.into(),
+            ObjectError::PreconditionFailed => Code::PreconditionFailed.into(),
+            ObjectError::NoSuchUpload => Code::NoSuchUpload.into(),
+            ObjectError::InvalidPart { number } => Code::InvalidPart.with("PartNumber", number.to_string()),
+            ObjectError::InvalidPartOrder => Code::InvalidPartOrder.into(),
+            ObjectError::PartTooSmall { number, size, minimum } => S3Error::from(Code::EntityTooSmall)
+                .with("ProposedSize", size.to_string())
+                .with("MinSizeAllowed", minimum.to_string())
+                .with("PartNumber", number.to_string()),
+            ObjectError::BadDigest => {
+                Code::BadDigest.because("The Content-MD5 you specified did not match what we received.")
+            }
+            ObjectError::BadChecksum { algorithm } => checksum::mismatch(algorithm),
+            ObjectError::TooLarge => Code::EntityTooLarge.into(),
+            ObjectError::Body(BodyError::Incomplete) => Code::IncompleteBody.into(),
+            ObjectError::Body(BodyError::Timeout) => Code::RequestTimeout.into(),
+            ObjectError::Body(BodyError::Invalid(what)) => Code::InvalidRequest.because(what),
+            ObjectError::Body(BodyError::Source(error)) => S3Error::from(*error),
+            ObjectError::SlowDown => Code::SlowDown.into(),
+            ObjectError::Unavailable(what) => {
+                Code::ServiceUnavailable.because(format!("{} ({what})", Code::ServiceUnavailable.message()))
+            }
+            ObjectError::NoSpace => Code::InsufficientStorage.into(),
+            ObjectError::Conflict(what) => Code::InvalidRequest.because(what),
+            ObjectError::Internal(what) => {
+                tracing::error!(what, "a request failed inside");
+                Code::InternalError.into()
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::response::STATUSES;
 
     #[test]
     fn every_code_has_a_status_of_an_error_and_a_message() {
-        for code in ALL {
+        for code in Code::ALL {
             assert!((400..600).contains(&code.status()), "{code:?}");
+            assert!(STATUSES.iter().any(|(status, _)| *status == code.status()), "{code:?}");
             assert!(!code.message().is_empty(), "{code:?}");
         }
     }

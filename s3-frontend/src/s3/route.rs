@@ -63,6 +63,29 @@ enum Level {
     Object,
 }
 
+impl Operation {
+    /// The method that asks for it.
+    pub(crate) fn method(self) -> &'static str {
+        match self {
+            Operation::HeadBucket | Operation::HeadObject => "HEAD",
+            Operation::CreateBucket
+            | Operation::PutObject
+            | Operation::CopyObject
+            | Operation::UploadPart
+            | Operation::UploadPartCopy => "PUT",
+            Operation::DeleteBucket
+            | Operation::DeleteBucketSetting
+            | Operation::DeleteObject
+            | Operation::AbortMultipartUpload => "DELETE",
+            Operation::DeleteObjects
+            | Operation::CreateMultipartUpload
+            | Operation::CompleteMultipartUpload => "POST",
+            Operation::Admin | Operation::Unknown => "any",
+            _ => "GET",
+        }
+    }
+}
+
 use Level::{Bucket, Object};
 use Method::{Delete, Get, Head, Post, Put};
 

@@ -55,6 +55,11 @@ impl XmlWriter {
         self.close(name);
     }
 
+    /// Text of the element that is open.
+    pub(crate) fn own_text(&mut self, text: &str) {
+        escape(text, &mut self.out);
+    }
+
     pub(crate) fn number(&mut self, name: &str, value: u64) {
         self.open(name);
         push_number(&mut self.out, value);

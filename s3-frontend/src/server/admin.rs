@@ -1,0 +1,118 @@
+//! The admin interface: JSON under `/buckets/admin/v1/`, signed like any S3 request, by the root user.
+//!
+//! | request | answer |
+//! |---|---|
+//! | `GET info` | the state of the node, its sets and disks |
+//! | `GET users` | `{"users":[{"accessKey","createdUnixMs"}]}` |
+//! | `POST users` with `{"accessKey","secretKey"}` | 200, or 409 where it exists |
+//! | `DELETE users/<accessKey>` | 204, or 409 where there is none |
+//!
+//! Errors are `{"code","message"}` with S3's codes.
+
+use super::call::{Answer, Blocks, Call, Response, ResponseBody};
+use super::request_body::RequestBody;
+use crate::http::head::Method;
+use crate::limits::SMALL_XML_BYTES_MAX;
+use crate::s3::error::{Code, S3Error, S3Result};
+use crate::store::{NodeReport, ObjectStore};
+use buckets_engine::object::api::ObjectError;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+/// Where the interface begins, inside the bucket name that is kept for it.
+pub(crate) const KEY_PREFIX: &str = "admin/v1/";
+
+/// Characters of an access key, and of a secret.
+const ACCESS_KEY_LEN: std::ops::RangeInclusive<usize> = 3..=128;
+const SECRET_KEY_LEN: std::ops::RangeInclusive<usize> = 8..=128;
+
+pub(crate) async fn admin<S: ObjectStore>(
+    call: &Call<'_, S>,
+    report: &dyn NodeReport,
+    body: &mut RequestBody<'_>,
+) -> Answer<S> {
+    match perform(call, report, body).await {
+        Ok(Some(value)) => Ok(document(call, 200, &value)),
+        Ok(None) => Ok(call.empty(204)),
+        Err((status, error)) => {
+            let value = json!({ "code": error.code.name(), "message": error.message });
+            Ok(document(call, status, &value))
+        }
+    }
+}
+
+/// An error and its status, which is S3's but for conflicts.
+type AdminResult<T> = Result<T, (u16, S3Error)>;
+
+async fn perform<S: ObjectStore>(
+    call: &Call<'_, S>,
+    report: &dyn NodeReport,
+    body: &mut RequestBody<'_>,
+) -> AdminResult<Option<Value>> {
+    if !call.user.is_root {
+        return Err(refusal(Code::AccessDenied.because("The admin interface is for the root user.")));
+    }
+    let path = call.key().strip_prefix(KEY_PREFIX).unwrap_or_default();
+    match (call.head.method(), path.split_once('/').unwrap_or((path, ""))) {
+        (Method::Get, ("info", "")) => Ok(Some(report.info().await)),
+        (Method::Get, ("users", "")) => {
+            let users = call.store.users();
+            let users = users
+                .iter()
+                .map(|user| json!({ "accessKey": user.access_key, "createdUnixMs": user.created_unix_ms }));
+            Ok(Some(json!({ "users": users.collect::<Vec<_>>() })))
+        }
+        (Method::Post, ("users", "")) => {
+            let user = read_user(body).await.map_err(refusal)?;
+            call.store.add_user(&user.access_key, &user.secret_key).await.map_err(store_refusal)?;
+            Ok(Some(json!({ "accessKey": user.access_key })))
+        }
+        (Method::Delete, ("users", access_key)) if !access_key.is_empty() => {
+            call.store.remove_user(access_key).await.map_err(store_refusal)?;
+            Ok(None)
+        }
+        (_, ("info" | "users", _)) => Err(refusal(Code::MethodNotAllowed.into())),
+        _ => Err((404, Code::InvalidRequest.because("There is no such admin request."))),
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct NewUser {
+    access_key: String,
+    secret_key: String,
+}
+
+async fn read_user(body: &mut RequestBody<'_>) -> S3Result<NewUser> {
+    let document = body.read_document(SMALL_XML_BYTES_MAX).await?;
+    let user: NewUser = serde_json::from_slice(&document)
+        .map_err(|error| Code::InvalidRequest.because(format!("The JSON is not a user: {error}")))?;
+    let is_plain = |text: &str| text.bytes().all(|byte| byte.is_ascii_graphic());
+    if !ACCESS_KEY_LEN.contains(&user.access_key.len())
+        || !is_plain(&user.access_key)
+        || user.access_key.contains(['/', ',', '='])
+    {
+        return Err(Code::InvalidRequest
+            .because("An access key has 3 to 128 printable ASCII characters, none of them / , or =."));
+    }
+    if !SECRET_KEY_LEN.contains(&user.secret_key.len()) || !is_plain(&user.secret_key) {
+        return Err(Code::InvalidRequest.because("A secret key has 8 to 128 printable ASCII characters."));
+    }
+    Ok(user)
+}
+
+fn refusal(error: S3Error) -> (u16, S3Error) {
+    (error.code.status(), error)
+}
+
+fn store_refusal(error: ObjectError) -> (u16, S3Error) {
+    let is_conflict = matches!(error, ObjectError::Conflict(_));
+    let error = S3Error::from(error);
+    if is_conflict { (409, error) } else { refusal(error) }
+}
+
+fn document<S: ObjectStore>(call: &Call<'_, S>, status: u16, value: &Value) -> Response<Blocks<S>> {
+    let mut head = call.start(status);
+    head.header("Content-Type", "application/json");
+    Response { head, body: ResponseBody::Bytes(value.to_string().into_bytes()) }
+}

@@ -10,7 +10,7 @@ use crate::sealed_json::{self, SealError};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
-/// The directory of everything that is ours, on each disk.
+/// The directory of a disk's identity.
 pub const SYSTEM_DIR: &str = ".buckets.sys";
 /// The identity file in it.
 pub const FORMAT_FILE: &str = "format.json";

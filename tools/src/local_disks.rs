@@ -13,7 +13,14 @@ use std::path::{Path, PathBuf};
 /// Longest identity file that is read, in bytes.
 const IDENTITY_BYTES_MAX: u64 = 64 << 20;
 /// Names that make no directory foreign: what mkfs leaves behind.
-const HARMLESS_NAMES: [&str; 1] = ["lost+found"];
+const HARMLESS_NAME: &str = "lost+found";
+/// What an interrupted check of direct I/O leaves behind.
+const PREFLIGHT_PREFIX: &str = ".buckets-preflight-";
+/// Names of a disk's own directories beside the system directory; see docs/formats. Where that one is missing they are
+/// anybody's.
+const DISK_NAMES: [&str; 3] = ["wal", "space", "groups"];
+/// And the chunk table's, followed by a number.
+const CHUNK_TABLE_PREFIX: &str = "chunks.";
 /// Foreign names that a refusal shows.
 const EXAMPLES_MAX: usize = 3;
 
@@ -92,16 +99,13 @@ fn try_inspect(disk: &Endpoint) -> io::Result<DirectoryState> {
         }
         Err(error) => return Err(error),
     };
-    let mut ours = false;
-    let mut foreign = Vec::new();
+    let mut names = Vec::new();
     for entry in entries {
-        let name = entry?.file_name().to_string_lossy().into_owned();
-        if name == SYSTEM_DIR {
-            ours = true;
-        } else if !HARMLESS_NAMES.contains(&name.as_str()) {
-            foreign.push(name);
-        }
+        names.push(entry?.file_name().to_string_lossy().into_owned());
     }
+    let ours = names.iter().any(|name| name == SYSTEM_DIR);
+    let mut foreign: Vec<String> =
+        names.into_iter().filter(|name| !(is_harmless(name) || ours && is_ours(name))).collect();
     if !foreign.is_empty() {
         foreign.sort();
         let names = foreign.len();
@@ -112,7 +116,7 @@ fn try_inspect(disk: &Endpoint) -> io::Result<DirectoryState> {
         return Ok(DirectoryState::Empty);
     }
     let system = system_dir(disk);
-    let stored_bytes = allocated_bytes(&system)?;
+    let stored_bytes = allocated_bytes(path)?;
     match identity_file(&system.join(FORMAT_FILE)) {
         FoundFile::Bytes(bytes) => {
             Ok(DirectoryState::Formatted { format: FormatJson::parse(&bytes), stored_bytes })
@@ -120,6 +124,16 @@ fn try_inspect(disk: &Endpoint) -> io::Result<DirectoryState> {
         FoundFile::Absent => Ok(DirectoryState::Unfinished { stored_bytes }),
         FoundFile::Unreadable(why) => Err(io::Error::other(why)),
     }
+}
+
+fn is_harmless(name: &str) -> bool {
+    name == HARMLESS_NAME || name.starts_with(PREFLIGHT_PREFIX)
+}
+
+fn is_ours(name: &str) -> bool {
+    let chunk_table =
+        |name: &str| name.strip_prefix(CHUNK_TABLE_PREFIX).is_some_and(|n| n.parse::<u32>().is_ok());
+    name == SYSTEM_DIR || DISK_NAMES.contains(&name) || chunk_table(name)
 }
 
 /// Bytes that the files below a directory occupy.
@@ -202,9 +216,14 @@ mod tests {
         assert!(matches!(inspect(&disk(&directory, "absent/deeper")), DirectoryState::Unreadable(_)));
         assert!(matches!(inspect(&make("empty")), DirectoryState::Empty));
         make("fresh/lost+found");
+        fs::write(directory.path().join("fresh/.buckets-preflight-7"), "").unwrap();
         assert!(matches!(inspect(&disk(&directory, "fresh")), DirectoryState::Empty));
-        make("unfinished/.buckets.sys");
-        fs::write(directory.path().join("unfinished/.buckets.sys/data"), [1; 5000]).unwrap();
+        make("not-ours/wal");
+        assert!(matches!(inspect(&disk(&directory, "not-ours")), DirectoryState::Foreign { names: 1, .. }));
+        for name in [".buckets.sys", "wal", "space", "groups", "chunks.0"] {
+            make(&format!("unfinished/{name}"));
+        }
+        fs::write(directory.path().join("unfinished/wal/00000000.wal"), [1; 5000]).unwrap();
         let state = inspect(&disk(&directory, "unfinished"));
         assert!(matches!(state, DirectoryState::Unfinished { stored_bytes: 5000.. }), "{state:?}");
         fs::write(directory.path().join("unfinished/.buckets.sys/format.json"), "{}").unwrap();

@@ -9,6 +9,7 @@ pub mod admin_client;
 pub mod config;
 pub mod credentials;
 pub mod ctl;
+pub mod format;
 pub mod local_disks;
 mod sigv4;
 pub mod size;

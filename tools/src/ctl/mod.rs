@@ -3,6 +3,7 @@
 //! What must hold: every command has `--json`; results go to standard output, errors (one sentence, with what to do) to
 //! standard error; the exit code says the same as the text.
 
+mod format;
 mod info;
 mod table;
 mod topology;
@@ -29,6 +30,8 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Make the disks of a new deployment (offline, on this machine)
+    Format(format::FormatArgs),
     /// The sets and their disks (offline, on this machine)
     #[command(subcommand)]
     Topology(topology::TopologyCommand),
@@ -47,6 +50,8 @@ enum CtlError {
     #[error(transparent)]
     Credentials(#[from] crate::credentials::CredentialsError),
     #[error(transparent)]
+    Format(#[from] crate::format::FormatDisksError),
+    #[error(transparent)]
     Assembly(#[from] buckets_ring::assembly::AssemblyError),
     #[error(transparent)]
     Client(#[from] crate::admin_client::AdminClientError),
@@ -60,6 +65,7 @@ impl Cli {
     /// Runs the command.
     pub fn run(self, env: impl Fn(&str) -> Option<String>, out: &mut dyn Write) -> Exit {
         let result = match self.command {
+            Command::Format(args) => format::run(args, out),
             Command::Topology(command) => topology::run(command, out),
             Command::Info(args) => info::run(args, env, out),
             Command::User(command) => user::run(command, env, out),

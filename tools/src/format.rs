@@ -1,0 +1,333 @@
+//! Formatting: directories become the disks of a new deployment.
+//!
+//! What must hold:
+//! - Everything is looked at before anything is changed: one refused disk, and no disk is touched.
+//! - Stored data is destroyed only where the caller said so, and other people's files never.
+//! - The disks' own `format.json` is removed first and written last, so a crash leaves each disk formatted, unfinished or
+//!   as before. The topology follows when all are formatted; disks that lack it are formatted again with force.
+
+use crate::local_disks::{self, DirectoryState, DiskLock, LockError};
+use crate::size::ByteSize;
+use buckets_disk::{Disk, DiskOptions, FormatMode};
+use buckets_env::Env;
+use buckets_env::real::{self, CoreOptions, StartError};
+use buckets_index::{BlockCache, IndexOptions};
+use buckets_ring::endpoint::{self, EndpointError};
+use buckets_ring::format::{FormatError, FormatJson};
+use buckets_ring::id::{DeploymentId, DiskUuid};
+use buckets_ring::topology::{TOPOLOGY_FILE, TopologyDisk, TopologySet};
+use buckets_ring::{BlockChecksum, Coding, Endpoint, SetState, TopologyJson};
+use futures::future::join_all;
+use std::fmt;
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::sync::mpsc;
+
+/// What is wanted.
+#[derive(Clone, Debug)]
+pub struct FormatRequest {
+    /// Local, absolute directories; a multiple of K+M.
+    pub disks: Vec<Endpoint>,
+    /// K+M.
+    pub coding: Coding,
+    /// How blocks are checksummed.
+    pub block_checksum: BlockChecksum,
+    /// Destroy what is stored on formatted disks.
+    pub force: bool,
+}
+
+/// What will be done, checked and decided.
+#[derive(Debug)]
+pub struct FormatPlan {
+    /// The identity of each disk, and what is destroyed there.
+    pub disks: Vec<PlannedDisk>,
+    /// Generation 1.
+    pub topology: TopologyJson,
+}
+
+/// One disk of a plan.
+#[derive(Debug)]
+pub struct PlannedDisk {
+    /// Where it is.
+    pub endpoint: Endpoint,
+    /// What it will be.
+    pub format: FormatJson,
+    /// What is stored there and will be destroyed.
+    pub destroys: Option<Stored>,
+    /// Held until the disk is formatted.
+    _lock: DiskLock,
+}
+
+/// What a formatted directory holds.
+#[derive(Clone, Debug)]
+pub struct Stored {
+    /// Its identity, where it can be read.
+    pub format: Option<Result<FormatJson, FormatError>>,
+    /// Bytes on disk.
+    pub bytes: u64,
+}
+
+impl fmt::Display for Stored {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bytes = ByteSize(self.bytes);
+        match &self.format {
+            Some(Ok(format)) => {
+                write!(f, "disk {} of deployment {} with {bytes}", format.disk, format.deployment)
+            }
+            Some(Err(_)) => write!(f, "a disk with a damaged format.json and {bytes}"),
+            None => write!(f, "an unfinished or damaged disk with {bytes}"),
+        }
+    }
+}
+
+/// Why one disk cannot be formatted.
+#[derive(Debug)]
+pub enum Obstacle {
+    /// Formatted, and not forced.
+    Formatted(Stored),
+    /// Somebody else's files.
+    Foreign {
+        /// Some of their names.
+        examples: Vec<String>,
+        /// How many there are.
+        names: usize,
+    },
+    /// In use, or cannot be opened.
+    Lock(LockError),
+    /// Cannot be looked into or made.
+    Unreadable(io::Error),
+}
+
+/// A disk that cannot be formatted, and why.
+#[derive(Debug)]
+pub struct RefusedFormat {
+    /// The disk.
+    pub endpoint: Endpoint,
+    /// Why.
+    pub obstacle: Obstacle,
+}
+
+impl fmt::Display for RefusedFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let place = &self.endpoint;
+        match &self.obstacle {
+            Obstacle::Formatted(stored) => {
+                write!(
+                    f,
+                    "{place} holds {stored}, which formatting would destroy; to do so, repeat with --force"
+                )
+            }
+            Obstacle::Foreign { examples, names } => {
+                let more = if *names > examples.len() { ", ..." } else { "" };
+                write!(
+                    f,
+                    "{place} holds other files ({names}: {}{more}); name an empty directory (--force does not remove them)",
+                    examples.join(", ")
+                )
+            }
+            Obstacle::Lock(error) => error.fmt(f),
+            Obstacle::Unreadable(error) => {
+                write!(f, "{place} cannot be used ({error}); check that it is mounted and writable")
+            }
+        }
+    }
+}
+
+/// Why nothing was formatted, or not all.
+#[derive(Debug, thiserror::Error)]
+pub enum FormatDisksError {
+    /// Not a multiple of K+M.
+    #[error(transparent)]
+    Division(#[from] EndpointError),
+    /// Some disks are in the way; nothing was changed.
+    #[error("nothing was formatted: {}", sentences(.0))]
+    Refused(Vec<RefusedFormat>),
+    /// No randomness for new ids.
+    #[error("no random numbers for new ids: {0}")]
+    Random(io::Error),
+    /// The machine does not have what disk I/O needs.
+    #[error(transparent)]
+    Start(StartError),
+    /// A core could not be started for the work.
+    #[error("cannot start a core for the work: {0}")]
+    Core(io::Error),
+    /// Formatting stopped halfway; the disks can be formatted again.
+    #[error("{disk} was not formatted: {what}; repair the cause, then format all disks again with --force")]
+    Disk {
+        /// The disk.
+        disk: Endpoint,
+        /// What failed.
+        what: String,
+    },
+}
+
+fn sentences(refused: &[RefusedFormat]) -> String {
+    refused.iter().map(RefusedFormat::to_string).collect::<Vec<_>>().join(". ")
+}
+
+/// Looks at all disks, claims them, and decides what to do. Changes nothing but that it makes missing directories (their
+/// parents must exist), once no disk is in the way.
+pub fn plan(request: &FormatRequest) -> Result<FormatPlan, FormatDisksError> {
+    let sets = endpoint::group(&request.disks, usize::from(request.coding.n()))?;
+    let endpoints: Vec<Endpoint> = sets.into_iter().flatten().collect();
+    let claims = all_or_refused(endpoints.iter().map(|disk| (disk, claim(disk, request.force))))?;
+    // Only now, when no disk is in the way, is anything made.
+    let made =
+        endpoints.iter().zip(claims).map(|(disk, claimed)| (disk, claimed.map_or_else(|| make(disk), Ok)));
+    let claims = all_or_refused(made)?;
+
+    let deployment = DeploymentId::from_random(random_id()?);
+    let mut uuids = Vec::with_capacity(claims.len());
+    for _ in &claims {
+        uuids.push(DiskUuid::from_random(random_id()?));
+    }
+    let n = usize::from(request.coding.n());
+    let format_of = |disk: DiskUuid| FormatJson {
+        deployment,
+        disk,
+        sets: uuids.chunks(n).map(<[DiskUuid]>::to_vec).collect(),
+        coding: request.coding,
+        block_checksum: request.block_checksum,
+    };
+    let known: Vec<TopologyDisk> = endpoints
+        .iter()
+        .zip(&claims)
+        .zip(&uuids)
+        .map(|((endpoint, claim), uuid)| TopologyDisk {
+            uuid: *uuid,
+            endpoint: endpoint.clone(),
+            capacity_bytes: claim.capacity_bytes,
+        })
+        .collect();
+    let set_of = |disks: &[TopologyDisk]| TopologySet {
+        pool: 0,
+        state: SetState::Active,
+        coding: request.coding,
+        // As many groups as disks: each disk leads one.
+        partitions: request.coding.n().into(),
+        disks: disks.to_vec(),
+    };
+    let topology = TopologyJson { deployment, generation: 1, sets: known.chunks(n).map(set_of).collect() };
+    if let Err(error) = topology.check() {
+        unreachable!("a new topology is consistent: {error}");
+    }
+    let disks = endpoints
+        .into_iter()
+        .zip(claims)
+        .zip(&uuids)
+        .map(|((endpoint, claim), uuid)| PlannedDisk {
+            endpoint,
+            format: format_of(*uuid),
+            destroys: claim.stored,
+            _lock: claim.lock,
+        })
+        .collect();
+    Ok(FormatPlan { disks, topology })
+}
+
+/// A directory that is ours to format.
+struct Claim {
+    lock: DiskLock,
+    stored: Option<Stored>,
+    capacity_bytes: u64,
+}
+
+/// All values, or all obstacles.
+fn all_or_refused<'a, T>(
+    results: impl Iterator<Item = (&'a Endpoint, Result<T, Obstacle>)>,
+) -> Result<Vec<T>, FormatDisksError> {
+    let mut values = Vec::new();
+    let mut refused = Vec::new();
+    for (endpoint, result) in results {
+        match result {
+            Ok(value) => values.push(value),
+            Err(obstacle) => refused.push(RefusedFormat { endpoint: endpoint.clone(), obstacle }),
+        }
+    }
+    if refused.is_empty() { Ok(values) } else { Err(FormatDisksError::Refused(refused)) }
+}
+
+/// Claims a directory, and looks into it while nobody else can. `None` where it has to be made first.
+fn claim(endpoint: &Endpoint, force: bool) -> Result<Option<Claim>, Obstacle> {
+    if let DirectoryState::Missing = local_disks::inspect(endpoint) {
+        return Ok(None);
+    }
+    let lock = DiskLock::acquire(endpoint).map_err(Obstacle::Lock)?;
+    let stored = match local_disks::inspect(endpoint) {
+        DirectoryState::Missing => return Ok(None),
+        DirectoryState::Empty => None,
+        DirectoryState::Formatted { format, stored_bytes } => {
+            Some(Stored { format: Some(format), bytes: stored_bytes })
+        }
+        DirectoryState::Unfinished { stored_bytes } => Some(Stored { format: None, bytes: stored_bytes }),
+        DirectoryState::Foreign { examples, names } => return Err(Obstacle::Foreign { examples, names }),
+        DirectoryState::Unreadable(error) => return Err(Obstacle::Unreadable(error)),
+    };
+    match stored {
+        Some(stored) if !force => Err(Obstacle::Formatted(stored)),
+        stored => {
+            let capacity_bytes = local_disks::capacity_bytes(endpoint).map_err(Obstacle::Unreadable)?;
+            Ok(Some(Claim { lock, stored, capacity_bytes }))
+        }
+    }
+}
+
+fn make(endpoint: &Endpoint) -> Result<Claim, Obstacle> {
+    fs::create_dir(endpoint.path()).map_err(Obstacle::Unreadable)?;
+    let vanished = || Obstacle::Unreadable(io::ErrorKind::NotFound.into());
+    claim(endpoint, false)?.ok_or_else(vanished)
+}
+
+fn random_id() -> Result<[u8; 16], FormatDisksError> {
+    let mut id = [0; 16];
+    getrandom::fill(&mut id)
+        .map_err(|error| FormatDisksError::Random(io::Error::other(error.to_string())))?;
+    Ok(id)
+}
+
+/// Carries a plan out, on one core of its own: all disks at once, then the topology on each.
+pub fn execute(plan: FormatPlan) -> Result<(), FormatDisksError> {
+    let paths: Vec<&Path> = plan.disks.iter().map(|disk| Path::new(disk.endpoint.path())).collect();
+    for warning in real::preflight(&paths).map_err(FormatDisksError::Start)? {
+        tracing::warn!("{warning}");
+    }
+    let waker = real::CoreWaker::new().map_err(FormatDisksError::Core)?;
+    let options = CoreOptions { cpu: None, index: 0, name: "format".to_owned() };
+    let (report, outcome) = mpsc::sync_channel(1);
+    let core = real::run_core(options, waker, move |env| async move {
+        // The receiver waits for this one message.
+        let _ = report.send(format_all(&env, &plan).await);
+    });
+    core.map_err(FormatDisksError::Core)?.join();
+    match outcome.recv() {
+        Ok(result) => result,
+        Err(_) => unreachable!("a core ends with its report, or the process with a panic"),
+    }
+}
+
+async fn format_all(env: &Env, plan: &FormatPlan) -> Result<(), FormatDisksError> {
+    // Formatting reads nothing back: the cache stays empty.
+    let options = DiskOptions::new(IndexOptions::new(BlockCache::new(0)));
+    join_all(plan.disks.iter().map(|disk| format_one(env, disk, &options)))
+        .await
+        .into_iter()
+        .collect::<Result<(), _>>()?;
+    let topology = plan.topology.to_bytes();
+    join_all(plan.disks.iter().map(|disk| write_topology(env, disk, &topology))).await.into_iter().collect()
+}
+
+async fn format_one(env: &Env, disk: &PlannedDisk, options: &DiskOptions) -> Result<(), FormatDisksError> {
+    let mode = if disk.destroys.is_some() { FormatMode::Overwrite } else { FormatMode::New };
+    let path = Path::new(disk.endpoint.path());
+    Disk::format(env, path, &disk.format, mode, options).await.map_err(|error| failed(disk, &error))
+}
+
+async fn write_topology(env: &Env, disk: &PlannedDisk, topology: &[u8]) -> Result<(), FormatDisksError> {
+    let path = local_disks::system_dir(&disk.endpoint).join(TOPOLOGY_FILE);
+    env.write_file_durably(&path, topology).await.map_err(|error| failed(disk, &error))
+}
+
+fn failed(disk: &PlannedDisk, error: &dyn std::error::Error) -> FormatDisksError {
+    FormatDisksError::Disk { disk: disk.endpoint.clone(), what: error.to_string() }
+}

@@ -1,0 +1,221 @@
+//! What one operation of the real environment costs, beside the same work on glommio's own files.
+//!
+//! The tables in docs/measurements.md come from
+//! `cargo test --release -p buckets-env --test real_cost -- --ignored --nocapture --test-threads=1`.
+//! The same code runs tiny with every test run, so that it does not rot.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod support;
+
+use buckets_env::real::CoreWaker;
+use buckets_env::{ALIGNMENT, AlignedBuf, Env, OpenMode, WriteMode, core_queue};
+use futures::future::join_all;
+use glommio::io::{DmaFile, OpenOptions};
+use std::cell::RefCell;
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+use support::{on_core, start};
+
+/// How long a row is measured, and on how much.
+#[derive(Clone, Copy)]
+struct Effort {
+    /// Size of the file that is overwritten and read; a multiple of 1 MiB.
+    file_bytes: u64,
+    per_row: Duration,
+    round_trips: usize,
+}
+
+const TINY: Effort = Effort { file_bytes: 8 << 20, per_row: Duration::from_millis(20), round_trips: 100 };
+const FULL: Effort = Effort { file_bytes: 1 << 30, per_row: Duration::from_secs(4), round_trips: 50_000 };
+
+/// CPU time of this process so far, kernel workers of its rings included.
+fn cpu_time() -> Duration {
+    let mut sum = 0;
+    for task in std::fs::read_dir("/proc/self/task").unwrap() {
+        // A thread may have ended since.
+        let Ok(stat) = std::fs::read_to_string(task.unwrap().path().join("schedstat")) else { continue };
+        sum += stat.split(' ').next().unwrap().parse::<u64>().unwrap();
+    }
+    Duration::from_nanos(sum)
+}
+
+fn percentile(sorted: &[Duration], hundredths: usize) -> f64 {
+    sorted[(sorted.len() - 1) * hundredths / 100].as_secs_f64() * 1e6
+}
+
+/// Runs `depth` loops of `operation` (given its number) side by side and prints a row.
+async fn row<O, F>(what: &str, depth: usize, effort: Effort, operation: O)
+where
+    O: Fn(u64) -> F,
+    F: Future<Output = ()>,
+{
+    let latencies = RefCell::new(Vec::new());
+    let next = RefCell::new(0u64);
+    let (start, cpu_start) = (Instant::now(), cpu_time());
+    join_all((0..depth).map(|_| async {
+        while start.elapsed() < effort.per_row {
+            let number = *next.borrow();
+            *next.borrow_mut() += 1;
+            let begin = Instant::now();
+            operation(number).await;
+            latencies.borrow_mut().push(begin.elapsed());
+        }
+    }))
+    .await;
+    let (passed, cpu) = (start.elapsed(), cpu_time() - cpu_start);
+    let mut latencies = latencies.into_inner();
+    latencies.sort();
+    let count = latencies.len() as f64;
+    println!(
+        "| {what} | {depth} | {:.0} | {:.0} | {:.0} | {:.1} |",
+        count / passed.as_secs_f64(),
+        percentile(&latencies, 50),
+        percentile(&latencies, 99),
+        cpu.as_secs_f64() * 1e6 / count,
+    );
+}
+
+async fn disk_rows(env: Env, directory: PathBuf, effort: Effort) {
+    // A fixed walk over the file that no cache or read-ahead sees through.
+    let place = |number: u64, bytes: u64| {
+        (number.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 20) % (effort.file_bytes / bytes) * bytes
+    };
+    let path = directory.join("ring");
+    let file = env.open(&path, OpenMode::CreateNew).await.unwrap();
+    file.allocate(0, effort.file_bytes).await.unwrap();
+    // Blocks never written before cost a change of metadata with their first flush: not what is measured here.
+    let megabyte = AlignedBuf::zeroed(1 << 20).freeze();
+    for at in 0..effort.file_bytes >> 20 {
+        file.write_at(at << 20, megabyte.clone(), WriteMode::Unflushed).await.unwrap();
+    }
+    file.sync_data().await.unwrap();
+    println!("| operation | depth | per second | p50 us | p99 us | CPU us each |");
+    println!("|---|---|---|---|---|---|");
+    let page = AlignedBuf::zeroed(ALIGNMENT).freeze();
+    for depth in [1, 32] {
+        let (file, page) = (&file, &page);
+        row("ring: 4 KiB write, flushed (RWF_DSYNC)", depth, effort, async |number| {
+            file.write_at(place(number, 4096), page.clone(), WriteMode::Flushed).await.unwrap();
+        })
+        .await;
+        row("ring: 4 KiB write, then fdatasync", depth, effort, async |number| {
+            file.write_at(place(number, 4096), page.clone(), WriteMode::Unflushed).await.unwrap();
+            file.sync_data().await.unwrap();
+        })
+        .await;
+        row("ring: 4 KiB write, unflushed", depth, effort, async |number| {
+            file.write_at(place(number, 4096), page.clone(), WriteMode::Unflushed).await.unwrap();
+        })
+        .await;
+        row("ring: 4 KiB read", depth, effort, async |number| {
+            file.read_at(place(number, 4096), 4096).await.unwrap();
+        })
+        .await;
+        row("ring: 128 KiB read", depth, effort, async |number| {
+            file.read_at(place(number, 128 << 10), 128 << 10).await.unwrap();
+        })
+        .await;
+    }
+    // glommio's own way on the same file system. An existing, written file: see the module head of `real`.
+    let file = Rc::new(glommio_file(&path).await);
+    for depth in [1, 32] {
+        let file = &file;
+        row("glommio: 4 KiB write, then fdatasync", depth, effort, async |number| {
+            let page = file.alloc_dma_buffer(4096);
+            file.write_at(page, place(number, 4096)).await.unwrap();
+            file.fdatasync().await.unwrap();
+        })
+        .await;
+        row("glommio: 4 KiB write, unflushed", depth, effort, async |number| {
+            let page = file.alloc_dma_buffer(4096);
+            file.write_at(page, place(number, 4096)).await.unwrap();
+        })
+        .await;
+        row("glommio: 4 KiB read", depth, effort, async |number| {
+            file.read_at_aligned(place(number, 4096), 4096).await.unwrap();
+        })
+        .await;
+        row("glommio: 128 KiB read", depth, effort, async |number| {
+            file.read_at_aligned(place(number, 128 << 10), 128 << 10).await.unwrap();
+        })
+        .await;
+    }
+}
+
+async fn glommio_file(path: &Path) -> DmaFile {
+    OpenOptions::new().read(true).write(true).dma_open(path).await.unwrap()
+}
+
+fn core_rows(effort: Effort) {
+    println!("| receiver | round trip p50 us | p99 us | CPU us each (both cores) |");
+    println!("|---|---|---|---|");
+    for busy in [false, true] {
+        let wakers = [CoreWaker::new().unwrap(), CoreWaker::new().unwrap()];
+        let (to_first, at_first) = core_queue(16, wakers[0].clone());
+        let (to_second, at_second) = core_queue(16, wakers[1].clone());
+        let [first_waker, second_waker] = wakers;
+        let (report, result) = mpsc::channel();
+        let first = start(0, first_waker, move |env| async move {
+            let cpu_start = cpu_time();
+            let mut trips = Vec::new();
+            for _ in 0..effort.round_trips {
+                let begin = env.now();
+                to_second.send(false).unwrap();
+                at_first.recv().await;
+                trips.push(env.now().since(begin));
+            }
+            let cpu = cpu_time() - cpu_start;
+            to_second.send(true).unwrap();
+            report.send((trips, cpu)).unwrap();
+        });
+        let second = start(1, second_waker, move |env| async move {
+            if busy {
+                let busy = env.clone();
+                env.spawn(async move {
+                    loop {
+                        let begin = Instant::now();
+                        while begin.elapsed() < Duration::from_micros(50) {
+                            std::hint::spin_loop();
+                        }
+                        busy.yield_if_needed().await;
+                    }
+                });
+            }
+            while !at_second.recv().await {
+                to_first.send(()).unwrap();
+            }
+        });
+        let (mut trips, cpu) = result.recv().unwrap();
+        first.join();
+        second.join();
+        trips.sort();
+        let cpu = if busy {
+            "-".to_owned()
+        } else {
+            format!("{:.1}", cpu.as_secs_f64() * 1e6 / trips.len() as f64)
+        };
+        let name = if busy { "computes in slices of 50 us" } else { "idle" };
+        println!("| {name} | {:.0} | {:.0} | {cpu} |", percentile(&trips, 50), percentile(&trips, 99));
+    }
+}
+
+fn all_rows(effort: Effort) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().to_owned();
+    on_core(move |env| disk_rows(env, path, effort));
+    core_rows(effort);
+}
+
+#[test]
+fn the_measurements_run() {
+    all_rows(TINY);
+}
+
+#[test]
+#[ignore = "takes minutes and wants a release build on a quiet machine"]
+fn measure() {
+    all_rows(FULL);
+}

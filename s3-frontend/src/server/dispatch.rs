@@ -116,7 +116,7 @@ async fn signed<S: ObjectStore>(
     let user = authenticate(shared, head, target, body, unix_ms)?;
     let call = Call { store: &shared.store, options: &shared.options, head, target, resource, user, frame };
     if operation == Operation::Admin {
-        return admin::admin(&call, shared.report.as_ref(), body).await;
+        return admin::admin(&call, &shared.env, shared.report.as_ref(), body).await;
     }
     resource.check()?;
     let answer = perform(&call, operation, body).await;

@@ -5,14 +5,11 @@
 //!   the plain path no byte of it is copied in user space.
 //! - Everything under `http` and everything in `s3` but its operations is a decision without I/O: bytes in, values out.
 //! - An S3 error code, its status and its message exist once, in the table of `s3::error`.
-//! - Every queue, table and text has a limit, and it is in `limits` or in [`Limits`].
+//! - Every queue, table and text has a limit, and it is in `limits` or in [`server::Limits`].
 
 mod date;
 mod http;
 mod limits;
 mod s3;
-mod server;
-mod store;
-
-pub use server::{Limits, Metrics, Options, Server};
-pub use store::{BlockStream, NodeReport, ObjectReader, ObjectStore};
+pub mod server;
+pub mod store;

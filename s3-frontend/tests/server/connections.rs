@@ -2,7 +2,7 @@
 
 use crate::client::Request;
 use crate::world::{small_limits, with_options, with_server};
-use buckets_s3::Options;
+use buckets_s3::server::Options;
 use std::time::Duration;
 
 const GET_HEALTH: &str = "GET /health HTTP/1.1\r\nHost: h\r\n\r\n";

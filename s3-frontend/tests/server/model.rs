@@ -8,7 +8,7 @@ use buckets_engine::object::api::{
 };
 use buckets_env::Env;
 use buckets_ring::id::{BucketId, UploadId};
-use buckets_s3::{BlockStream, ObjectReader, ObjectStore};
+use buckets_s3::store::{BlockStream, ObjectReader, ObjectStore};
 use bytes::Bytes;
 use md5::{Digest, Md5};
 use std::cell::{Cell, RefCell};

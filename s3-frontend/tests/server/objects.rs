@@ -3,7 +3,7 @@
 use crate::client::Request;
 use crate::world::{with_options, with_server};
 use buckets_engine::object::api::ObjectError;
-use buckets_s3::Options;
+use buckets_s3::server::Options;
 
 fn head(target: &str) -> Request {
     Request::new("HEAD", target)

@@ -7,7 +7,6 @@ use crate::http::response::STATUSES;
 use crate::s3::error::Code;
 use crate::s3::route::Operation;
 use std::fmt::Write;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -108,15 +107,14 @@ impl CoreMetrics {
 }
 
 /// The counters of all cores of a node. Made once, before the cores start.
-#[derive(Clone)]
 pub struct Metrics {
-    cores: Arc<Vec<CoreMetrics>>,
+    cores: Vec<CoreMetrics>,
 }
 
 impl Metrics {
     /// Counters for so many cores.
     pub fn new(cores: usize) -> Metrics {
-        Metrics { cores: Arc::new((0..cores).map(|_| CoreMetrics::new()).collect()) }
+        Metrics { cores: (0..cores).map(|_| CoreMetrics::new()).collect() }
     }
 
     pub(crate) fn core(&self, core: usize) -> &CoreMetrics {

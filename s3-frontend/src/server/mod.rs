@@ -21,6 +21,7 @@ use connection::Connection;
 use metrics::CoreMetrics;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 use watch::{SWEEP_INTERVAL, Watches};
 
@@ -35,9 +36,9 @@ const REFUSALS_MAX: usize = 64;
 pub(crate) struct Shared<S> {
     pub(crate) env: Env,
     pub(crate) store: S,
-    pub(crate) report: Rc<dyn NodeReport>,
+    pub(crate) report: Box<dyn NodeReport>,
     pub(crate) options: Options,
-    metrics: Metrics,
+    metrics: Arc<Metrics>,
     core: usize,
     keys: RefCell<SigningKeys>,
     watches: Rc<Watches>,
@@ -85,14 +86,14 @@ impl<S> Clone for Server<S> {
 }
 
 impl<S: ObjectStore> Server<S> {
-    /// A server on core `core` of those that `metrics` counts for.
+    /// A server on core `core` of those that `metrics` counts for. `report` speaks for the node.
     pub fn new(
         env: Env,
         store: S,
-        report: Rc<dyn NodeReport>,
-        options: Options,
-        metrics: Metrics,
+        report: impl NodeReport + 'static,
+        metrics: Arc<Metrics>,
         core: usize,
+        options: Options,
     ) -> Server<S> {
         let second = env.unix_millis() / 1000;
         let date = date::imf_fixdate(i64::try_from(second).unwrap_or(i64::MAX));
@@ -100,7 +101,7 @@ impl<S: ObjectStore> Server<S> {
             request_number: Cell::new(env.random_u64()),
             env,
             store,
-            report,
+            report: Box::new(report),
             options,
             metrics,
             core,
@@ -117,7 +118,7 @@ impl<S: ObjectStore> Server<S> {
 
     /// Accepts connections for as long as the core lives. This future must not be dropped before (see [`Listener::accept`]).
     /// Once the server drains, what is accepted is dropped at once.
-    pub async fn serve(&self, listener: Listener) {
+    pub async fn serve(self, listener: Listener) {
         loop {
             match listener.accept().await {
                 Ok(_refused) if self.shared.draining.get() => {}

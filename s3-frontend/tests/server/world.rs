@@ -12,6 +12,7 @@ use std::cell::RefCell;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 pub const ACCESS_KEY: &str = "root-access";
@@ -34,9 +35,11 @@ pub struct Report {
     pub unready: RefCell<Option<String>>,
 }
 
-impl NodeReport for Report {
+struct Spoken(Rc<Report>);
+
+impl NodeReport for Spoken {
     fn ready(&self) -> Result<(), String> {
-        self.unready.borrow().clone().map_or(Ok(()), Err)
+        self.0.unready.borrow().clone().map_or(Ok(()), Err)
     }
     fn info(&self) -> LocalBoxFuture<'_, serde_json::Value> {
         async { serde_json::json!({ "verdict": "safe" }) }.boxed_local()
@@ -86,10 +89,11 @@ pub fn with_options<F: Future<Output = ()>>(seed: u64, options: Options, test: i
     let env = server_node.env(0);
     let model = Model::new(env.clone(), ACCESS_KEY, SECRET_KEY);
     let report = Rc::new(Report::default());
-    let server = Server::new(env.clone(), model.clone(), report.clone(), options, Metrics::new(1), 0);
+    let metrics = Arc::new(Metrics::new(1));
+    let server = Server::new(env.clone(), model.clone(), Spoken(report.clone()), metrics, 0, options);
     let listener = env.listen(SocketAddr::from(([0, 0, 0, 0], 9000))).unwrap();
     let serving = server.clone();
-    env.spawn(async move { serving.serve(listener).await });
+    env.spawn(serving.serve(listener));
     simulation.run_for(Duration::from_millis(1));
     let address = SocketAddr::new(server_node.ip(), 9000);
     let node = client_node.clone();

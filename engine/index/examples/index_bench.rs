@@ -45,7 +45,10 @@ impl Start {
     fn tell(&self, what: &str, operations: u64) {
         let cpu = (cpu_nanos() - self.cpu_nanos) as f64 / operations as f64;
         let wall = self.wall.elapsed().as_nanos() as f64 / operations as f64;
-        println!("{what:44} {operations:>9}  {cpu:>9.0} ns CPU  {:>11.0} /CPU s  {wall:>9.0} ns wall", 1e9 / cpu);
+        println!(
+            "{what:44} {operations:>9}  {cpu:>9.0} ns CPU  {:>11.0} /CPU s  {wall:>9.0} ns wall",
+            1e9 / cpu
+        );
     }
 }
 
@@ -94,7 +97,8 @@ async fn memory(env: &Env, dir: PathBuf, rows: u64) {
     let mut options = IndexOptions::new(BlockCache::new(1 << 20));
     options.memtable_bytes_max = 1 << 30;
     let index = Index::open(env, dir, IDENTITY, options).await.unwrap();
-    let keys: Vec<(Bytes, Bytes)> = (0..rows).map(|at| (key(at), Bytes::from(vec![1; VALUE_BYTES]))).collect();
+    let keys: Vec<(Bytes, Bytes)> =
+        (0..rows).map(|at| (key(at), Bytes::from(vec![1; VALUE_BYTES]))).collect();
     for (name, count) in [("apply, memtable of 8 MiB", 16_000), ("apply, memtable grows to all rows", rows)] {
         let start = begin();
         for (key, value) in keys.iter().take(count as usize) {
@@ -111,7 +115,7 @@ async fn memory(env: &Env, dir: PathBuf, rows: u64) {
 }
 
 async fn tables(env: &Env, dir: PathBuf, rows: u64) {
-    let cache = BlockCache::new(256 << 20);
+    let cache = BlockCache::new(1 << 30);
     let options = IndexOptions::new(cache.clone());
     let index = Index::open(env, dir.clone(), IDENTITY, options.clone()).await.unwrap();
     let start = begin();

@@ -197,7 +197,7 @@ impl BlockCache {
     }
 
     /// Puts a verified block in, dropping others for it.
-    fn insert(&self, key: CacheKey, block: Rc<Block>) {
+    pub(crate) fn insert(&self, key: CacheKey, block: Rc<Block>) {
         let bytes = block.bytes_len().next_power_of_two() + ENTRY_BYTES;
         if bytes > self.inner.bytes_max / BLOCKS_MIN {
             return;

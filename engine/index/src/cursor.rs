@@ -28,18 +28,39 @@ enum State {
 
 /// Where the next data block comes from.
 enum Blocks {
-    /// Through the index blocks and the cache.
-    Cached { partition: usize, index: Option<BlockIter>, pending: Option<Place> },
+    /// Through the index blocks and the cache, reading ahead where one block after the other is missing there.
+    Cached { partition: usize, index: Option<BlockIter>, pending: Option<Place>, ahead: Ahead },
     /// In large sequential reads past the cache.
     Streaming { next_page: u32, chunk: Bytes, chunk_page: u32 },
 }
+
+/// Pages read before they were asked for.
+#[derive(Default)]
+struct Ahead {
+    chunk: Bytes,
+    chunk_page: u32,
+    /// Blocks in a row that were not in the cache.
+    misses: u32,
+}
+
+/// So many blocks in a row are read one by one: many scans end within them.
+const SINGLE_READS: u32 = 2;
+/// A scan longer than this many blocks reads in bulk: its blocks would only push others out of the cache.
+const CACHED_MISSES_MAX: u32 = 128;
 
 impl Blocks {
     fn start(streaming: bool) -> Blocks {
         if streaming {
             Blocks::Streaming { next_page: 0, chunk: Bytes::new(), chunk_page: 0 }
         } else {
-            Blocks::Cached { partition: 0, index: None, pending: None }
+            Blocks::Cached { partition: 0, index: None, pending: None, ahead: Ahead::default() }
+        }
+    }
+
+    fn misses(&self) -> u32 {
+        match self {
+            Blocks::Cached { ahead, .. } => ahead.misses,
+            Blocks::Streaming { .. } => 0,
         }
     }
 }
@@ -110,8 +131,8 @@ impl RunCursor {
                 return Ok(());
             };
             let block = match &mut self.blocks {
-                Blocks::Cached { partition, index, pending } => {
-                    next_cached(&table, partition, index, pending).await?
+                Blocks::Cached { partition, index, pending, ahead } => {
+                    next_cached(&table, partition, index, pending, ahead).await?
                 }
                 Blocks::Streaming { next_page, chunk, chunk_page } => {
                     next_streamed(&table, next_page, chunk, chunk_page).await?
@@ -127,7 +148,11 @@ impl RunCursor {
                 }
                 None => {
                     self.table += 1;
+                    let misses = self.blocks.misses();
                     self.blocks = Blocks::start(matches!(self.blocks, Blocks::Streaming { .. }));
+                    if let Blocks::Cached { ahead, .. } = &mut self.blocks {
+                        ahead.misses = misses;
+                    }
                 }
             }
         }
@@ -166,7 +191,8 @@ impl RunCursor {
             let pending = if found { Some(table.data_place(index.value(), place)?) } else { None };
             if let Some(data) = pending {
                 let block = table.block(data, BlockKind::Data).await?;
-                self.blocks = Blocks::Cached { partition, index: Some(index), pending: None };
+                self.blocks =
+                    Blocks::Cached { partition, index: Some(index), pending: None, ahead: Ahead::default() };
                 self.set_block(block);
                 if self.data_step(|data| data.seek(target))? {
                     self.state = State::AtRow;
@@ -208,10 +234,17 @@ async fn next_cached(
     partition: &mut usize,
     index: &mut Option<BlockIter>,
     pending: &mut Option<Place>,
+    ahead: &mut Ahead,
 ) -> Result<Option<Rc<Block>>, IndexError> {
     loop {
         if let Some(place) = *pending {
-            let block = table.block(place, BlockKind::Data).await?;
+            let block = match table.cached(place) {
+                Some(block) => {
+                    ahead.misses = 0;
+                    block
+                }
+                None => read_ahead(table, place, ahead).await?,
+            };
             *pending = None;
             return Ok(Some(block));
         }
@@ -229,6 +262,37 @@ async fn next_cached(
                 }
             }
         }
+    }
+}
+
+/// A data block that is not in the cache.
+async fn read_ahead(table: &Rc<Table>, place: Place, ahead: &mut Ahead) -> Result<Rc<Block>, IndexError> {
+    const STREAM_PAGES: u32 = (STREAM_BYTES / PAGE_BYTES) as u32;
+    if ahead.misses < SINGLE_READS {
+        let block = table.block(place, BlockKind::Data).await?;
+        ahead.misses += 1;
+        return Ok(block);
+    }
+    let held = |ahead: &Ahead| {
+        let at = place.page.checked_sub(ahead.chunk_page)? as usize * PAGE_BYTES;
+        (at + place.bytes() <= ahead.chunk.len()).then(|| ahead.chunk.slice(at..at + place.bytes()))
+    };
+    let bytes = match held(ahead) {
+        Some(bytes) => bytes,
+        None => {
+            // The longer the scan has gone on, the more of what follows will be asked for.
+            let wanted = (place.pages * ahead.misses).min(STREAM_PAGES).max(place.pages);
+            let pages = wanted.min(table.data_pages() - place.page);
+            ahead.chunk = table.read_pages(Place { page: place.page, pages }).await?;
+            ahead.chunk_page = place.page;
+            ahead.chunk.slice(..place.bytes())
+        }
+    };
+    if ahead.misses < CACHED_MISSES_MAX {
+        ahead.misses += 1;
+        table.insert_data(place, &bytes)
+    } else {
+        Ok(Rc::new(table.verify_data(bytes, place.page)?))
     }
 }
 

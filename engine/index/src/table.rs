@@ -154,6 +154,11 @@ impl Table {
         IndexError::corrupt(&self.name, place.offset(), what)
     }
 
+    /// A block out of the cache, without reading.
+    pub(crate) fn cached(&self, place: Place) -> Option<Rc<Block>> {
+        self.cache.lookup(CacheKey::new(self.cache_number, place.page))
+    }
+
     /// A block through the cache.
     pub(crate) async fn block(&self, place: Place, kind: BlockKind) -> Result<Rc<Block>, IndexError> {
         let key = CacheKey::new(self.cache_number, place.page);
@@ -167,6 +172,14 @@ impl Table {
     pub(crate) fn verify_data(&self, bytes: Bytes, page: u32) -> Result<Block, IndexError> {
         Block::verify(bytes, BlockKind::Data, self.seed, page)
             .map_err(|what| self.damage(Place { page, pages: 1 }, what))
+    }
+
+    /// Checks a data block read by [`Table::read_pages`] and puts a copy of it into the cache (the bytes may be a part of
+    /// a larger read, which must not stay in memory for them).
+    pub(crate) fn insert_data(&self, place: Place, bytes: &Bytes) -> Result<Rc<Block>, IndexError> {
+        let block = Rc::new(self.verify_data(Bytes::copy_from_slice(bytes), place.page)?);
+        self.cache.insert(CacheKey::new(self.cache_number, place.page), block.clone());
+        Ok(block)
     }
 
     /// Unverified pages, past the cache: for readers that walk a whole table.

@@ -113,12 +113,12 @@ async fn load(index: &Index, model: &Model, at: u64) -> Result<(), IndexError> {
 
 #[test]
 fn a_crash_at_any_io_keeps_what_was_flushed() {
-    sweep(0..150, |seed| {
+    sweep(0..60, |seed| {
         let simulation = Simulation::new(seed);
         let mut rng = simulation.rng();
         let node = simulation.node("a");
         let log = Rc::new(RefCell::new(Log::default()));
-        for _ in 0..8 {
+        for _ in 0..6 {
             let life_rng = simulation.rng();
             let ios = if rng.below(4) == 0 { 1 + rng.below(12) } else { 1 + rng.below(400) };
             node.crash_at_io(ios);
@@ -136,7 +136,7 @@ fn a_crash_at_any_io_keeps_what_was_flushed() {
 
 #[test]
 fn a_crash_at_each_io_of_the_first_life_keeps_what_was_flushed() {
-    for io in 1..120 {
+    for io in 1..100 {
         let simulation = Simulation::new(io);
         let node = simulation.node("a");
         let log = Rc::new(RefCell::new(Log::default()));

@@ -118,7 +118,7 @@ fn a_flipped_byte_is_seen_and_never_changes_an_answer() {
 
 #[test]
 fn damage_met_by_a_compaction_stops_it_and_nothing_else() {
-    sweep(0..40, |seed| {
+    sweep(0..20, |seed| {
         let (simulation, node, model) = filled(seed, 200);
         let disk = node.disk("/disk");
         let mut rng = simulation.rng();

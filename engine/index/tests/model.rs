@@ -62,7 +62,7 @@ async fn check_reads(index: &Index, model: &Model, rng: &mut SimRng) {
 
 #[test]
 fn answers_like_an_ordered_map() {
-    sweep(0..24, |seed| {
+    sweep(0..16, |seed| {
         let simulation = Simulation::new(seed);
         let mut rng = simulation.rng();
         let node = simulation.node("a");
@@ -160,7 +160,7 @@ fn a_snapshot_is_one_moment_and_its_files_go_after_it() {
 
 #[test]
 fn replaced_content_is_the_only_content() {
-    sweep(0..20, |seed| {
+    sweep(0..10, |seed| {
         let simulation = Simulation::new(seed);
         let mut rng = simulation.rng();
         let node = simulation.node("a");

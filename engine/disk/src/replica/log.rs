@@ -168,6 +168,22 @@ impl ReplayedLog {
         *self = ReplayedLog { base: Some(index), ..ReplayedLog::new() };
     }
 
+    /// The index was set to a snapshot at (`index`, `term`). What the log holds behind it stays where it continues
+    /// the snapshot: it was acknowledged, and the next entries come behind it.
+    pub(crate) fn restart_at(&mut self, index: u64, term: u64) {
+        let base = self.base.unwrap_or(0);
+        let continues = if index > base {
+            self.entries.get((index - base - 1) as usize).is_some_and(|held| held.entry.term == term)
+        } else {
+            // The entry at the snapshot is gone. Terms only grow in a log, and whoever made an entry of the snapshot's
+            // term or a later one had the snapshot's entry.
+            self.entries.front().is_some_and(|first| first.entry.term >= term)
+        };
+        if !continues {
+            self.reset(index);
+        }
+    }
+
     /// Entries as one record holds them.
     pub(crate) fn append(&mut self, entries: Vec<LogEntry>, lsn: u64) {
         let Some(first) = entries.first().map(|entry| entry.index) else { return };
@@ -271,6 +287,28 @@ mod tests {
         assert_eq!(log.entries(1..11, 1).len(), 1);
         assert_eq!(log.entries(1..11, 350).len(), 3);
         assert_eq!(log.entries(9..99, usize::MAX).len(), 2);
+    }
+
+    #[test]
+    fn a_snapshot_leaves_what_continues_it() {
+        type Case<'a> = (&'a [Vec<LogEntry>], (u64, u64), (u64, u64));
+        let cases: [Case<'_>; 6] = [
+            // records before, snapshot; last entry
+            (&[], (5, 2), (5, 2)),
+            (&[entries(1..4, 1)], (5, 2), (5, 2)),
+            (&[entries(1..9, 1)], (5, 2), (5, 2)),
+            (&[entries(1..9, 2)], (5, 2), (8, 2)),
+            (&[entries(6..9, 1)], (5, 2), (5, 2)),
+            (&[entries(6..9, 3)], (5, 2), (8, 3)),
+        ];
+        for (records, snapshot, last) in cases {
+            let mut log = ReplayedLog::new();
+            records.iter().for_each(|record| log.append(record.clone(), 1));
+            log.restart_at(snapshot.0, snapshot.1);
+            let (log, whole) = log.finish(snapshot);
+            assert!(whole);
+            assert_eq!(log.last(), last, "{records:?} {snapshot:?}");
+        }
     }
 
     #[test]

@@ -218,8 +218,8 @@ impl ReplicaStore {
         self.inner.wal.durable(lsn).await
     }
 
-    /// Last step of taking a snapshot: the log starts behind it. Panics where no snapshot was begun or the index is not
-    /// at its position.
+    /// Last step of taking a snapshot: the log starts behind it, or goes on where it continues the snapshot (what it
+    /// holds behind it was acknowledged). Panics where no snapshot was begun or the index is not at its position.
     pub fn end_snapshot(&self) {
         let mut state = self.inner.state.borrow_mut();
         let Some(reset) = state.reset.take() else { panic!("{:?}: no snapshot was begun", self.inner.group) };
@@ -229,7 +229,9 @@ impl ReplicaStore {
             (reset.index, reset.term),
             "the index is not at the snapshot"
         );
-        state.log = Log::new((reset.index, reset.term));
+        if state.log.term(reset.index) != Some(reset.term) {
+            state.log = Log::new((reset.index, reset.term));
+        }
         state.take(&reset.state);
         state.hard_state.commit = state.hard_state.commit.max(reset.index);
     }

@@ -100,7 +100,7 @@ impl ReplicaReplay {
     }
 
     fn end_reset(&mut self, reset: &Reset) {
-        self.log.reset(reset.index);
+        self.log.restart_at(reset.index, reset.term);
         self.take(&reset.state);
     }
 

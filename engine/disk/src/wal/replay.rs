@@ -351,6 +351,10 @@ impl Reader {
     }
 
     async fn page(&mut self, page: u64) -> Option<&[u8]> {
+        // A segment whose making was cut off has no pages.
+        if page >= self.pages {
+            return None;
+        }
         let inside = self.window.as_ref().is_some_and(|window| {
             (self.window_page..self.window_page + window.len() as u64 / PAGE).contains(&page)
         });

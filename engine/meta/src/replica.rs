@@ -1,0 +1,1081 @@
+//! One replica of one group: Raft's state machine with what surrounds it. Does no I/O and waits for nothing: time
+//! and messages come in, [`Effects`] go out.
+//!
+//! What must hold:
+//! - A message that tells others of entries or votes leaves only after those are durable here. Only a leader's
+//!   appends and heartbeats leave earlier (they tell of nothing that this disk must remember).
+//! - Entries are applied in order, each once, after they are committed and durable here.
+//! - A proposal is answered `Ok` only after its own entry (same index *and* term) was applied.
+//! - A read is answered only under a lease that the clock confirms at that moment, or after a majority confirmed
+//!   the leader in a round that began after the read came, and everything committed until then was applied.
+//! - While it stands still for a salvage (frozen) it takes no message, no tick and no proposal.
+
+use crate::error::{ProposeError, Proposed, ReadError};
+use crate::lease::{Lease, Promise};
+use crate::limits::Options;
+use crate::log::{Log, Offer, log_entry};
+use crate::members::{Members, raft_id};
+use crate::message::{GroupBody, GroupMessage, LogPosition, RaftMessage};
+use crate::payload::{self, Unreadable};
+use crate::status::{GroupStatus, LeaderChange, Role, RowsState, VoterStatus};
+use buckets_disk::{HardState, Lsn, ReplicaStore};
+use buckets_env::Instant;
+use buckets_index::{Index, Position};
+use buckets_ring::id::{DiskUuid, GroupId};
+use bytes::Bytes;
+use futures::FutureExt;
+use futures::channel::oneshot;
+use raft::eraftpb::{Entry, Message, MessageType};
+use raft::{Config, ProgressState, RawNode, StateRole};
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
+use std::time::Duration;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+/// The context of a vote request that a leader asked for (raft-rs keeps its own constant to itself).
+const TRANSFER_CONTEXT: &[u8] = b"CampaignTransfer";
+/// Confirmations of leadership under way at the same time.
+const ROUNDS_MAX: usize = 4;
+/// A voter may be this many entries behind and still be handed the leadership.
+const HAND_OVER_LAG_ENTRIES_MAX: u64 = 64;
+/// First wait after a hand-over that failed, and the longest.
+const HAND_OVER_AGAIN: Duration = Duration::from_secs(10);
+const HAND_OVER_AGAIN_MAX: Duration = Duration::from_secs(300);
+/// Pause between two hand-overs of one core.
+pub(crate) const HAND_OVER_PAUSE: Duration = Duration::from_millis(100);
+
+/// What a replica is made of.
+pub(crate) struct Parts {
+    pub(crate) group: GroupId,
+    pub(crate) disk: DiskUuid,
+    pub(crate) store: ReplicaStore,
+    pub(crate) members: Members,
+    /// The voters, the one that should lead first.
+    pub(crate) preference: Vec<DiskUuid>,
+    pub(crate) options: Rc<Options>,
+    /// An older leader may still count on this voter's promise.
+    pub(crate) held: bool,
+    /// For election timeouts.
+    pub(crate) seed: u64,
+    /// When the next hand-over of this core may begin.
+    pub(crate) hand_over_gate: Rc<Cell<Instant>>,
+}
+
+/// A batch on its way into the log.
+pub(crate) struct Proposal {
+    pub(crate) payload: Bytes,
+    pub(crate) term: u64,
+    pub(crate) deadline: Instant,
+    pub(crate) answer: oneshot::Sender<Proposed>,
+}
+
+/// A read that waits for a confirmation of leadership.
+pub(crate) struct Read {
+    pub(crate) deadline: Instant,
+    pub(crate) answer: oneshot::Sender<Result<(), ReadError>>,
+}
+
+/// What a read gets at once.
+pub(crate) enum ReadNow {
+    /// Go ahead.
+    Granted,
+    /// A confirmation is needed: queue it with [`Replica::queue_read`].
+    Ask,
+    /// Not here.
+    NotLeader,
+}
+
+/// What is to be done after a step.
+#[derive(Default)]
+pub(crate) struct Effects {
+    /// To send.
+    pub(crate) messages: Vec<GroupMessage>,
+    /// Tell [`Replica::flushed`] the number once the log is durable up to there.
+    pub(crate) flushes: Vec<(Lsn, u64)>,
+    /// Another leader (or none), or a new term.
+    pub(crate) leader_change: Option<LeaderChange>,
+    /// There is more to apply: call again after other tasks had their turn.
+    pub(crate) again: bool,
+    /// The index wants a pause: call again when it is over.
+    pub(crate) stalled: bool,
+    /// The disk takes no writes any more.
+    pub(crate) fenced: bool,
+    /// The replica must leave its group.
+    pub(crate) failed: Option<&'static str>,
+}
+
+/// A ready that is not durable yet, and the messages that wait for it.
+struct Unflushed {
+    number: u64,
+    /// False where it only has to wait for those before it.
+    own_flush: bool,
+    messages: Vec<Message>,
+}
+
+struct Waiting {
+    index: u64,
+    term: u64,
+    deadline: Instant,
+    answer: oneshot::Sender<Proposed>,
+}
+
+/// A confirmation of leadership under way.
+struct Round {
+    number: u64,
+    term: u64,
+    began: Instant,
+    reads: Vec<Read>,
+}
+
+/// What is left of a snapshot offer from the leader.
+#[derive(Clone, Copy)]
+struct SnapshotWatch {
+    since: Instant,
+}
+
+pub(crate) struct Replica {
+    pub(crate) group: GroupId,
+    pub(crate) disk: DiskUuid,
+    id: u64,
+    options: Rc<Options>,
+    pub(crate) store: ReplicaStore,
+    index: Index,
+    offer: Rc<Offer>,
+    preference: Vec<DiskUuid>,
+    rank: usize,
+    node: RawNode<Log>,
+    seed: u64,
+    elections: u64,
+    started: Instant,
+    promise: Promise,
+    lease: Lease,
+    /// Who asked this replica to stand still, and until when.
+    frozen: BTreeMap<DiskUuid, Instant>,
+    /// Nothing is taken in: the replica is about to start again.
+    paused: bool,
+    rows: RowsState,
+    /// The index cannot take more until its rows are replaced.
+    rows_stuck: bool,
+    snapshot_wanted: Option<u64>,
+    snapshot_watch: BTreeMap<u64, SnapshotWatch>,
+    out: Vec<GroupMessage>,
+    unflushed: VecDeque<Unflushed>,
+    apply_queue: VecDeque<Entry>,
+    apply_queue_bytes: usize,
+    proposals: VecDeque<Proposal>,
+    waiting: VecDeque<Waiting>,
+    reads: Vec<Read>,
+    rounds: VecDeque<Round>,
+    round_number: u64,
+    round_wanted: bool,
+    /// Leadership was confirmed; everything up to the index must be applied.
+    confirmed: Vec<(u64, Vec<Read>)>,
+    leading_since: Option<Instant>,
+    hand_over_at: Instant,
+    hand_over_again: Duration,
+    hand_over_gate: Rc<Cell<Instant>>,
+    told: Option<(u64, Option<DiskUuid>)>,
+    failed: Option<&'static str>,
+}
+
+impl Replica {
+    /// A replica that starts from what its store holds.
+    pub(crate) fn new(parts: Parts, now: Instant) -> Result<Replica, &'static str> {
+        let Parts { group, disk, store, members, preference, options, held, seed, hand_over_gate } = parts;
+        let id = raft_id(disk);
+        let rank = preference.iter().position(|voter| *voter == disk).unwrap_or(preference.len());
+        let offer = Rc::new(Offer {
+            applied: Cell::new(Position::default()),
+            usable: Cell::new(true),
+            members: RefCell::new(members),
+        });
+        let index = store.index().clone();
+        let node = start_node(id, &store, &offer, &options)?;
+        let promise = Promise::at_start(now, options.promise(), held);
+        let mut replica = Replica {
+            group,
+            disk,
+            id,
+            store,
+            index,
+            offer,
+            preference,
+            rank,
+            node,
+            seed,
+            elections: 0,
+            started: now,
+            promise,
+            lease: Lease::default(),
+            frozen: BTreeMap::new(),
+            paused: false,
+            rows: RowsState::Whole,
+            rows_stuck: false,
+            snapshot_wanted: None,
+            snapshot_watch: BTreeMap::new(),
+            out: Vec::new(),
+            unflushed: VecDeque::new(),
+            apply_queue: VecDeque::new(),
+            apply_queue_bytes: 0,
+            proposals: VecDeque::new(),
+            waiting: VecDeque::new(),
+            reads: Vec::new(),
+            rounds: VecDeque::new(),
+            round_number: 0,
+            round_wanted: false,
+            confirmed: Vec::new(),
+            leading_since: None,
+            hand_over_at: now,
+            hand_over_again: HAND_OVER_AGAIN,
+            hand_over_gate,
+            told: None,
+            failed: None,
+            options,
+        };
+        replica.pin_election_timeout();
+        Ok(replica)
+    }
+
+    // ---- what it knows ----
+
+    fn leading(&self) -> bool {
+        self.node.raft.state == StateRole::Leader
+    }
+
+    pub(crate) fn leads(&self) -> bool {
+        self.leading()
+    }
+
+    pub(crate) fn term(&self) -> u64 {
+        self.node.raft.term
+    }
+
+    fn applied(&self) -> Position {
+        self.offer.applied.get()
+    }
+
+    pub(crate) fn index(&self) -> &Index {
+        &self.index
+    }
+
+    /// The leader that this replica knows.
+    pub(crate) fn leader(&self) -> Option<DiskUuid> {
+        match self.node.raft.leader_id {
+            0 => None,
+            id => self.offer.members.borrow().disk(id),
+        }
+    }
+
+    /// The term in which this replica leads and has applied everything that earlier leaders committed.
+    pub(crate) fn leader_term(&self) -> Option<u64> {
+        let term = self.node.raft.term;
+        (self.leading()
+            && self.applied().term == term
+            && self.rows != RowsState::Loading
+            && self.failed.is_none())
+        .then_some(term)
+    }
+
+    fn frozen(&self, now: Instant) -> bool {
+        self.frozen.values().any(|until| now < *until)
+    }
+
+    /// Takes no messages, ticks and proposals.
+    fn deaf(&self, now: Instant) -> bool {
+        self.failed.is_some() || self.paused || self.frozen(now)
+    }
+
+    pub(crate) fn members(&self) -> Members {
+        self.offer.members.borrow().clone()
+    }
+
+    /// Position, members and rows for a snapshot that holds everything up to `index_min`.
+    pub(crate) fn snapshot_source(&self, index_min: u64) -> Option<(Position, Bytes, Index)> {
+        let applied = self.applied();
+        (self.rows == RowsState::Whole && applied.index >= index_min.max(1))
+            .then(|| (applied, self.offer.members.borrow().encode(), self.index.clone()))
+    }
+
+    pub(crate) fn status(&self) -> GroupStatus {
+        let raft = &self.node.raft;
+        let last_index = raft.raft_log.last_index();
+        let voters = self.offer.members.borrow().voters().to_vec();
+        let voters = voters
+            .into_iter()
+            .map(|disk| {
+                let progress = self.leading().then(|| raft.prs().get(raft_id(disk))).flatten();
+                VoterStatus {
+                    disk,
+                    matched: progress.map(|progress| progress.matched),
+                    lag: progress.map(|progress| last_index.saturating_sub(progress.matched)),
+                    active: progress.map(|progress| progress.recent_active || disk == self.disk),
+                }
+            })
+            .collect();
+        GroupStatus {
+            group: self.group,
+            disk: self.disk,
+            role: match raft.state {
+                StateRole::Leader => Role::Leader,
+                StateRole::Follower => Role::Follower,
+                StateRole::Candidate | StateRole::PreCandidate => Role::Candidate,
+            },
+            term: raft.term,
+            leader: self.leader(),
+            commit: raft.raft_log.committed,
+            applied: self.applied().index,
+            first: self.store.first_index(),
+            last: last_index,
+            rows: self.rows,
+            proposals_waiting: self.waiting.len() + self.proposals.len(),
+            voters,
+        }
+    }
+
+    // ---- what comes in ----
+
+    /// A message of the consensus from `from`.
+    pub(crate) fn step(&mut self, from: DiskUuid, message: Message, now: Instant) {
+        let known = self.offer.members.borrow().contains(from);
+        if self.deaf(now) || !known || message.from != raft_id(from) || message.to != self.id {
+            return;
+        }
+        let (sender, term) = (message.from, message.term);
+        let mut from_leader = false;
+        match message.get_msg_type() {
+            MessageType::MsgRequestVote | MessageType::MsgRequestPreVote => {
+                if self.promise.binds(now) && message.context != TRANSFER_CONTEXT {
+                    return;
+                }
+            }
+            MessageType::MsgHeartbeat => {
+                // A leader never tells a voter of a commit that this voter did not acknowledge before.
+                let raft_log = &self.node.raft.raft_log;
+                if term >= self.node.raft.term && message.commit > raft_log.last_index() {
+                    self.fail("the log lacks entries that it had acknowledged");
+                    return;
+                }
+                from_leader = true;
+            }
+            MessageType::MsgAppend => {
+                if self.apply_queue_bytes > self.options.apply_backlog_bytes_max
+                    && !message.get_entries().is_empty()
+                {
+                    return;
+                }
+                from_leader = true;
+            }
+            MessageType::MsgSnapshot => {
+                let offered = message.get_snapshot().get_metadata();
+                let raft_log = &self.node.raft.raft_log;
+                if offered.index > raft_log.committed && !raft_log.match_term(offered.index, offered.term) {
+                    // Rows come in pages first; Raft starts again behind them (see `crate::snapshot`).
+                    if term >= self.node.raft.term {
+                        self.snapshot_wanted = Some(offered.index);
+                    }
+                    return;
+                }
+                from_leader = true;
+            }
+            MessageType::MsgTimeoutNow => {
+                if self.rows != RowsState::Whole {
+                    return;
+                }
+            }
+            MessageType::MsgAppendResponse
+            | MessageType::MsgHeartbeatResponse
+            | MessageType::MsgRequestVoteResponse
+            | MessageType::MsgRequestPreVoteResponse => {}
+            // Nothing else is ever sent by a replica.
+            _ => return,
+        }
+        // Messages that Raft does not want any more are errors to it, and nothing to us.
+        let _ = self.node.step(message);
+        if from_leader && self.node.raft.leader_id == sender && self.node.raft.term == term {
+            self.promise.renew(now, self.options.promise());
+        }
+        self.pin_election_timeout();
+    }
+
+    /// One tick has passed.
+    pub(crate) fn tick(&mut self, now: Instant) {
+        self.expire(now);
+        self.frozen.retain(|_, until| now < *until);
+        if self.deaf(now) {
+            return;
+        }
+        if self.node.tick() && !self.leading() {
+            self.elections += 1;
+        }
+        self.pin_election_timeout();
+        if self.leading() {
+            self.retry_snapshots(now);
+            self.consider_hand_over(now);
+        }
+    }
+
+    /// Asks for votes if nobody leads and this voter's turn has come. For the first moments after a start.
+    pub(crate) fn campaign_at_start(&mut self, now: Instant) {
+        let waited = now.since(self.started);
+        let turn = self.options.start_rank_delay * u32::try_from(self.rank).unwrap_or(u32::MAX);
+        let free = !self.promise.binds(now) && !self.deaf(now);
+        let state = self.node.raft.state;
+        let idle = matches!(state, StateRole::Follower | StateRole::PreCandidate);
+        if self.node.raft.leader_id == 0 && idle && free && waited >= turn && self.rows == RowsState::Whole {
+            let _ = self.node.campaign();
+            self.pin_election_timeout();
+        }
+    }
+
+    /// True while [`Replica::campaign_at_start`] is worth calling.
+    pub(crate) fn starting(&self, now: Instant) -> bool {
+        self.node.raft.leader_id == 0 && now.since(self.started) < self.options.start_period
+    }
+
+    /// Queues a batch for the log.
+    pub(crate) fn propose(&mut self, proposal: Proposal) {
+        let raft = &self.node.raft;
+        let refusal = if !self.leading() || self.leader_term().is_none() {
+            Some(ProposeError::NotLeader { leader: self.leader().filter(|leader| *leader != self.disk) })
+        } else if let Some(to) = raft.lead_transferee {
+            Some(ProposeError::NotLeader { leader: self.offer.members.borrow().disk(to) })
+        } else if raft.term != proposal.term {
+            Some(ProposeError::StaleTerm { current: raft.term })
+        } else if self.waiting.len() + self.proposals.len() >= self.options.proposals_max
+            || self.apply_queue_bytes > self.options.apply_backlog_bytes_max
+        {
+            Some(ProposeError::Overloaded)
+        } else {
+            None
+        };
+        match refusal {
+            Some(refusal) => answer(proposal.answer, Err(refusal)),
+            None => self.proposals.push_back(proposal),
+        }
+    }
+
+    /// A read comes: may it go ahead at `now`, read from the clock for this very call?
+    pub(crate) fn read(&mut self, now: Instant) -> ReadNow {
+        let Some(term) = self.leader_term() else {
+            return if self.leading() { ReadNow::Ask } else { ReadNow::NotLeader };
+        };
+        if self.node.raft.prs().is_singleton() {
+            return ReadNow::Granted;
+        }
+        if self.lease.wants_renewal(term, now, self.options.lease()) && self.rounds.is_empty() {
+            self.round_wanted = true;
+        }
+        if self.lease.covers(term, now) { ReadNow::Granted } else { ReadNow::Ask }
+    }
+
+    /// True where [`Replica::advance`] has a confirmation to start.
+    pub(crate) fn wants_round(&self) -> bool {
+        self.round_wanted
+    }
+
+    /// Queues a read for a confirmation of leadership.
+    pub(crate) fn queue_read(&mut self, read: Read) {
+        if self.reads.len() >= self.options.reads_max {
+            answer(read.answer, Err(ReadError::Overloaded));
+        } else {
+            self.reads.push(read);
+        }
+    }
+
+    /// The log is durable up to the ready `number`.
+    pub(crate) fn flushed(&mut self, number: u64) {
+        let mut reached = None;
+        while let Some(front) = self.unflushed.front() {
+            if front.own_flush && front.number > number {
+                break;
+            }
+            let Some(done) = self.unflushed.pop_front() else { break };
+            reached = Some(done.number);
+            self.send(done.messages);
+        }
+        if let Some(number) = reached {
+            self.node.on_persist_ready(number);
+        }
+    }
+
+    /// Everything that Raft was told is durable.
+    pub(crate) fn all_flushed(&self) -> bool {
+        self.unflushed.is_empty()
+    }
+
+    // ---- what goes out ----
+
+    /// Does what has become possible since the last call.
+    pub(crate) fn advance(&mut self, now: Instant) -> Effects {
+        let mut effects = Effects::default();
+        if self.failed.is_none() {
+            if !self.deaf(now) {
+                self.start_proposals();
+                self.start_round(now);
+            }
+            self.take_ready(&mut effects);
+            self.apply(&mut effects);
+            if !self.leading() {
+                self.refuse_reads();
+            }
+            self.note_leader(now, &mut effects);
+        }
+        effects.failed = self.failed;
+        effects.messages = std::mem::take(&mut self.out);
+        effects
+    }
+
+    fn take_ready(&mut self, effects: &mut Effects) {
+        while self.node.has_ready() {
+            let mut ready = self.node.ready();
+            // Replicas never hand Raft a snapshot to restore.
+            assert!(ready.snapshot().is_empty());
+            self.send(ready.take_messages());
+            for entry in ready.take_committed_entries() {
+                self.apply_queue_bytes += entry.data.len();
+                self.apply_queue.push_back(entry);
+            }
+            let number = ready.number();
+            let own_flush = ready.must_sync();
+            let messages = ready.take_persisted_messages();
+            let confirmations = ready.take_read_states();
+            if own_flush {
+                let entries: Vec<_> = ready.entries().iter().map(log_entry).collect();
+                match self.store.append(&entries, Some(self.hard_state()), None) {
+                    Ok(lsn) => effects.flushes.push((lsn, number)),
+                    Err(_) => {
+                        effects.fenced = true;
+                        return self.fail("its disk takes no writes");
+                    }
+                }
+            }
+            self.node.advance_append_async(ready);
+            if own_flush || !self.unflushed.is_empty() {
+                self.unflushed.push_back(Unflushed { number, own_flush, messages });
+            } else {
+                self.node.on_persist_ready(number);
+                self.send(messages);
+            }
+            for confirmation in confirmations {
+                self.round_confirmed(&confirmation.request_ctx, confirmation.index);
+            }
+        }
+    }
+
+    fn hard_state(&self) -> HardState {
+        let raft = &self.node.raft;
+        HardState { term: raft.term, vote: raft.vote, commit: raft.raft_log.committed }
+    }
+
+    fn send(&mut self, messages: Vec<Message>) {
+        let members = self.offer.members.borrow();
+        for message in messages {
+            if let Some(to) = members.disk(message.to) {
+                let body = GroupBody::Raft(RaftMessage(Box::new(message)));
+                self.out.push(GroupMessage { group: self.group, from: self.disk, to, body });
+            }
+        }
+    }
+
+    fn start_proposals(&mut self) {
+        let bytes_max = usize::try_from(self.options.message_bytes_max).unwrap_or(usize::MAX);
+        while !self.proposals.is_empty() {
+            let term = self.node.raft.term;
+            let mut entries = Vec::new();
+            let mut started = Vec::new();
+            let mut bytes = 0;
+            while let Some(proposal) = self.proposals.pop_front() {
+                if proposal.term != term || !self.leading() {
+                    answer(proposal.answer, Err(ProposeError::NotLeader { leader: self.leader() }));
+                    continue;
+                }
+                bytes += proposal.payload.len();
+                entries.push(Entry { data: proposal.payload, ..Entry::default() });
+                started.push((proposal.deadline, proposal.answer));
+                if bytes >= bytes_max {
+                    break;
+                }
+            }
+            if entries.is_empty() {
+                return;
+            }
+            let mut message = Message::default();
+            message.set_msg_type(MessageType::MsgPropose);
+            message.from = self.id;
+            message.set_entries(entries.into());
+            let first = self.node.raft.raft_log.last_index() + 1;
+            if self.node.step(message).is_err() {
+                for (_, waiter) in started {
+                    answer(waiter, Err(ProposeError::Overloaded));
+                }
+                continue;
+            }
+            // What an earlier leadership of this replica put behind here was overwritten.
+            while self.waiting.back().is_some_and(|waiting| waiting.index >= first) {
+                if let Some(lost) = self.waiting.pop_back() {
+                    answer(lost.answer, Err(ProposeError::Lost));
+                }
+            }
+            for (index, (deadline, answer)) in (first..).zip(started) {
+                self.waiting.push_back(Waiting { index, term, deadline, answer });
+            }
+        }
+    }
+
+    fn start_round(&mut self, now: Instant) {
+        let wanted = self.round_wanted || !self.reads.is_empty();
+        if !wanted || !self.leading() || self.rounds.len() >= ROUNDS_MAX {
+            return;
+        }
+        if !self.node.raft.commit_to_current_term() {
+            return;
+        }
+        self.round_wanted = false;
+        self.round_number += 1;
+        let number = self.round_number;
+        let reads = std::mem::take(&mut self.reads);
+        self.rounds.push_back(Round { number, term: self.node.raft.term, began: now, reads });
+        self.node.read_index(number.to_le_bytes().to_vec());
+    }
+
+    fn round_confirmed(&mut self, context: &[u8], index: u64) {
+        let Ok(number) = context.try_into().map(u64::from_le_bytes) else { return };
+        while self.rounds.front().is_some_and(|round| round.number <= number) {
+            let Some(round) = self.rounds.pop_front() else { return };
+            if self.leading() && round.term == self.node.raft.term {
+                self.lease.grant(round.term, round.began, self.options.lease());
+            }
+            if !round.reads.is_empty() {
+                self.confirmed.push((index, round.reads));
+            }
+        }
+    }
+
+    fn refuse_reads(&mut self) {
+        let leader = self.leader();
+        self.round_wanted = false;
+        self.lease.end();
+        let rounds = self.rounds.drain(..).flat_map(|round| round.reads);
+        for read in rounds.chain(self.reads.drain(..)) {
+            answer(read.answer, Err(ReadError::NotLeader { leader }));
+        }
+    }
+
+    fn apply(&mut self, effects: &mut Effects) {
+        if self.rows == RowsState::Loading || self.rows_stuck {
+            return;
+        }
+        let before = self.applied();
+        let mut applied = before;
+        let mut slice = 0;
+        while let Some(entry) = self.apply_queue.front() {
+            if slice == self.options.apply_slice_entries_max {
+                effects.again = true;
+                break;
+            }
+            if !matches!(self.index.back_pressure().now_or_never(), Some(Ok(()))) {
+                effects.stalled = true;
+                break;
+            }
+            let position = Position { index: entry.index, term: entry.term };
+            let Ok(batch) = payload::decode(entry.data.clone()) else {
+                self.fail("an entry of the log cannot be read by this version");
+                break;
+            };
+            self.index.apply(batch, position);
+            self.apply_queue_bytes -= entry.data.len();
+            self.apply_queue.pop_front();
+            applied = position;
+            slice += 1;
+            self.answer_proposals(position);
+        }
+        if applied != before {
+            self.offer.applied.set(applied);
+            self.node.advance_apply_to(applied.index);
+        }
+        let (ready, waiting) =
+            std::mem::take(&mut self.confirmed).into_iter().partition(|(index, _)| *index <= applied.index);
+        self.confirmed = waiting;
+        let ready: Vec<(u64, Vec<Read>)> = ready;
+        for read in ready.into_iter().flat_map(|(_, reads)| reads) {
+            answer(read.answer, Ok(()));
+        }
+    }
+
+    fn answer_proposals(&mut self, applied: Position) {
+        while self.waiting.front().is_some_and(|waiting| waiting.index <= applied.index) {
+            let Some(waiting) = self.waiting.pop_front() else { return };
+            let outcome = match (waiting.index == applied.index, waiting.term == applied.term) {
+                (true, true) => Ok(applied),
+                (true, false) => Err(ProposeError::Lost),
+                (false, _) => Err(ProposeError::Unknown),
+            };
+            answer(waiting.answer, outcome);
+        }
+    }
+
+    fn expire(&mut self, now: Instant) {
+        while self.waiting.front().is_some_and(|waiting| waiting.deadline <= now) {
+            let Some(waiting) = self.waiting.pop_front() else { break };
+            // Whoever decides about the same keys next must see this entry or know that it is gone. Both is certain
+            // in a later term only.
+            if self.leading() && self.node.raft.term == waiting.term {
+                self.node.raft.become_follower(waiting.term, 0);
+            }
+            answer(waiting.answer, Err(ProposeError::Unknown));
+        }
+        while self.proposals.front().is_some_and(|proposal| proposal.deadline <= now) {
+            if let Some(proposal) = self.proposals.pop_front() {
+                answer(proposal.answer, Err(ProposeError::NotLeader { leader: self.leader() }));
+            }
+        }
+        let rounds = self.rounds.iter_mut().map(|round| &mut round.reads);
+        let confirmed = self.confirmed.iter_mut().map(|(_, reads)| reads);
+        for reads in rounds.chain(confirmed).chain([&mut self.reads]) {
+            while reads.first().is_some_and(|read| read.deadline <= now) {
+                answer(reads.remove(0).answer, Err(ReadError::Timeout));
+            }
+        }
+    }
+
+    fn note_leader(&mut self, now: Instant, effects: &mut Effects) {
+        let (term, leader) = (self.node.raft.term, self.leader());
+        if self.leading() {
+            if self.leading_since.is_none() {
+                self.leading_since = Some(now);
+                self.hand_over_at = now.after(self.options.leader_return_after);
+            }
+        } else {
+            self.leading_since = None;
+            self.snapshot_watch.clear();
+        }
+        if self.told != Some((term, leader)) {
+            self.told = Some((term, leader));
+            effects.leader_change = Some(LeaderChange { group: self.group, term, leader });
+        }
+    }
+
+    /// Raft draws election timeouts from the operating system; here they follow from the seed alone.
+    fn pin_election_timeout(&mut self) {
+        let Options { election_ticks_min: min, election_ticks_max: max, .. } = *self.options;
+        let draw = [self.node.raft.term.to_le_bytes(), self.elections.to_le_bytes()].concat();
+        let draw = xxh3_64_with_seed(&draw, self.seed) as usize;
+        // The voter that should lead is the first to notice that nobody does.
+        let ticks = if self.rank == 0 { min + draw % 3 } else { min + 3 + draw % (max - min - 3) };
+        self.node.raft.set_randomized_election_timeout(ticks);
+    }
+
+    pub(crate) fn fail(&mut self, why: &'static str) {
+        self.failed = Some(why);
+    }
+
+    // ---- leadership moves ----
+
+    /// Hands the leadership to `to`. False where this replica does not lead or `to` does not vote.
+    pub(crate) fn hand_over(&mut self, to: DiskUuid, now: Instant) -> bool {
+        let votes = self.offer.members.borrow().voters().contains(&to);
+        if !self.leading() || !votes || to == self.disk || self.frozen(now) {
+            return false;
+        }
+        // The message that makes `to` start may be delayed for any time: no lease in this term any more.
+        self.lease.bar(self.node.raft.term);
+        self.node.transfer_leader(raft_id(to));
+        true
+    }
+
+    /// The voter that is best fit to lead beside this one.
+    fn heir(&self) -> Option<DiskUuid> {
+        let prs = self.node.raft.prs();
+        let voters = self.offer.members.borrow().voters().to_vec();
+        voters
+            .into_iter()
+            .filter(|disk| *disk != self.disk)
+            .filter_map(|disk| {
+                let progress = prs.get(raft_id(disk))?;
+                let rank = self.preference.iter().position(|voter| *voter == disk);
+                let rank = rank.unwrap_or(self.preference.len());
+                progress.recent_active.then_some(((progress.matched, usize::MAX - rank), disk))
+            })
+            .max_by_key(|(fitness, _)| *fitness)
+            .map(|(_, disk)| disk)
+    }
+
+    /// This disk is out of service: whoever is best fit shall lead at once. Nothing more is written here.
+    pub(crate) fn resign(&mut self) -> Vec<GroupMessage> {
+        if self.leading()
+            && let Some(heir) = self.heir()
+        {
+            self.lease.bar(self.node.raft.term);
+            self.node.raft.msgs.clear();
+            self.node.raft.send_timeout_now(raft_id(heir));
+            let farewell = std::mem::take(&mut self.node.raft.msgs);
+            self.send(farewell);
+        }
+        self.refuse_reads();
+        for (_, reads) in std::mem::take(&mut self.confirmed) {
+            for read in reads {
+                answer(read.answer, Err(ReadError::NotLeader { leader: None }));
+            }
+        }
+        for waiting in std::mem::take(&mut self.waiting) {
+            answer(waiting.answer, Err(ProposeError::Unknown));
+        }
+        for proposal in std::mem::take(&mut self.proposals) {
+            answer(proposal.answer, Err(ProposeError::NotLeader { leader: None }));
+        }
+        std::mem::take(&mut self.out)
+    }
+
+    fn consider_hand_over(&mut self, now: Instant) {
+        if self.node.raft.lead_transferee.is_some()
+            || now < self.hand_over_at
+            || now < self.hand_over_gate.get()
+        {
+            return;
+        }
+        let last = self.node.raft.raft_log.last_index();
+        let near = |replica: &Replica, disk: DiskUuid| {
+            replica.node.raft.prs().get(raft_id(disk)).is_some_and(|progress| {
+                progress.recent_active
+                    && progress.state == ProgressState::Replicate
+                    && progress.matched + HAND_OVER_LAG_ENTRIES_MAX >= last
+            })
+        };
+        if self.rows != RowsState::Whole {
+            if let Some(heir) = self.heir().filter(|heir| near(self, *heir)) {
+                self.ask_heir(heir, now);
+            }
+            return;
+        }
+        let Some(preferred) = self.preference.first().copied() else { return };
+        if preferred != self.disk && near(self, preferred) {
+            self.ask_heir(preferred, now);
+        }
+    }
+
+    /// Asks whether the heir could serve; its answer comes to [`Replica::heir_answers`].
+    fn ask_heir(&mut self, heir: DiskUuid, now: Instant) {
+        self.hand_over_at = now.after(self.options.election_timeout_min());
+        let body = GroupBody::LogPositionRequest { round: self.node.raft.term, freeze: false };
+        self.out.push(GroupMessage { group: self.group, from: self.disk, to: heir, body });
+    }
+
+    /// An answer to [`Replica::ask_heir`].
+    pub(crate) fn heir_answers(&mut self, heir: DiskUuid, position: LogPosition, now: Instant) {
+        let raft = &self.node.raft;
+        if !self.leading()
+            || position.round != raft.term
+            || !position.usable
+            || now < self.hand_over_gate.get()
+        {
+            return;
+        }
+        if raft.lead_transferee.is_none() && self.hand_over(heir, now) {
+            self.hand_over_gate.set(now.after(HAND_OVER_PAUSE));
+            self.hand_over_at = now.after(self.hand_over_again);
+            self.hand_over_again = (self.hand_over_again * 2).min(HAND_OVER_AGAIN_MAX);
+        }
+    }
+
+    /// Offers a snapshot again to followers that were offered one and did not get ahead.
+    fn retry_snapshots(&mut self, now: Instant) {
+        let voters: Vec<u64> = self.offer.members.borrow().all().map(raft_id).collect();
+        for id in voters {
+            let state = self.node.raft.prs().get(id).map(|progress| progress.state);
+            if state != Some(ProgressState::Snapshot) {
+                self.snapshot_watch.remove(&id);
+                continue;
+            }
+            let since = self.snapshot_watch.entry(id).or_insert(SnapshotWatch { since: now }).since;
+            if now.since(since) >= self.options.election_timeout_max() {
+                self.snapshot_watch.remove(&id);
+                self.node.report_snapshot(id, raft::SnapshotStatus::Failure);
+            }
+        }
+    }
+
+    // ---- rows ----
+
+    /// The rows turned out to be damaged: another voter should lead, and the rows must be fetched again.
+    pub(crate) fn rows_damaged(&mut self, now: Instant) {
+        if self.rows == RowsState::Whole {
+            self.rows = RowsState::Damaged;
+            self.offer.usable.set(false);
+            self.hand_over_at = now;
+        }
+    }
+
+    /// The index (Raft) that a fetched snapshot must reach, where one is needed. A leader hands over first.
+    pub(crate) fn snapshot_wanted(&self) -> Option<u64> {
+        if self.leading() || self.rows == RowsState::Loading || self.failed.is_some() {
+            return None;
+        }
+        let damaged = (self.rows == RowsState::Damaged).then_some(0);
+        let index_min = self.snapshot_wanted.or(damaged)?;
+        Some(index_min.max(self.applied().index))
+    }
+
+    /// The index refuses to take more because of its damage.
+    pub(crate) fn rows_stuck(&mut self, now: Instant) {
+        self.rows_damaged(now);
+        self.rows_stuck = true;
+    }
+
+    /// Takes nothing in until [`Replica::restart`].
+    pub(crate) fn pause(&mut self) {
+        self.paused = true;
+    }
+
+    /// The rows are being replaced: nothing is applied until [`Replica::restart`].
+    pub(crate) fn begin_loading(&mut self) {
+        assert!(self.rows != RowsState::Loading && !self.leading());
+        self.rows = RowsState::Loading;
+        self.offer.usable.set(false);
+    }
+
+    /// The fetch failed before any row was replaced.
+    pub(crate) fn loading_failed(&mut self, rows: RowsState) {
+        assert!(self.rows == RowsState::Loading);
+        self.rows = rows;
+        self.offer.usable.set(rows == RowsState::Whole);
+        self.snapshot_wanted = None;
+        self.paused = false;
+    }
+
+    pub(crate) fn rows(&self) -> RowsState {
+        self.rows
+    }
+
+    /// Begins again from the store, whose rows and log were set to a snapshot. Promises and answers that wait
+    /// stay; term and vote come from the store.
+    pub(crate) fn restart(&mut self, members: Members) {
+        assert!(self.all_flushed() && self.rows == RowsState::Loading);
+        *self.offer.members.borrow_mut() = members;
+        match start_node(self.id, &self.store, &self.offer, &self.options) {
+            Ok(node) => self.node = node,
+            Err(why) => return self.fail(why),
+        }
+        self.index = self.store.index().clone();
+        self.rows = RowsState::Whole;
+        self.rows_stuck = false;
+        self.paused = false;
+        self.offer.usable.set(true);
+        self.snapshot_wanted = None;
+        self.apply_queue.clear();
+        self.apply_queue_bytes = 0;
+        self.refuse_reads();
+        self.answer_proposals(Position { index: self.applied().index, term: 0 });
+        self.pin_election_timeout();
+    }
+
+    /// Tells the leader that this replica stands at its snapshot.
+    pub(crate) fn announce(&mut self, leader: DiskUuid) {
+        let mut message = Message::default();
+        message.set_msg_type(MessageType::MsgAppendResponse);
+        message.from = self.id;
+        message.to = raft_id(leader);
+        message.term = self.node.raft.term;
+        message.index = self.applied().index;
+        message.commit = self.applied().index;
+        self.send(vec![message]);
+    }
+
+    // ---- salvage ----
+
+    /// How far the log reaches. With `freeze`, and where no leader may count on this voter, the replica then stands
+    /// still for a promise's time, for `asker`.
+    pub(crate) fn log_position(
+        &mut self,
+        asker: DiskUuid,
+        round: u64,
+        freeze: bool,
+        now: Instant,
+    ) -> LogPosition {
+        let raft = &self.node.raft;
+        let heard = raft.leader_id != 0 && raft.election_elapsed < self.options.election_ticks_min;
+        let leader = self.leading() || (!self.frozen(now) && (heard || self.promise.binds(now)));
+        let frozen = freeze && !leader;
+        let last = Position { index: raft.raft_log.last_index(), term: raft.raft_log.last_term() };
+        if frozen {
+            self.frozen.insert(asker, now.after(self.options.promise()));
+        }
+        LogPosition { round, frozen, leader, usable: self.rows == RowsState::Whole, last }
+    }
+
+    /// Stands still no more for `asker`.
+    pub(crate) fn thaw(&mut self, asker: DiskUuid) {
+        self.frozen.remove(&asker);
+    }
+
+    /// What the entries that are not applied yet would change, committed or not.
+    pub(crate) fn unapplied(&self) -> Result<BTreeMap<Bytes, Option<Bytes>>, Unreadable> {
+        let log = &self.node.raft.raft_log;
+        let applied = self.applied().index;
+        let mut changes = BTreeMap::new();
+        for entry in self.store.entries(applied + 1..log.last_index() + 1, usize::MAX) {
+            for (key, value) in payload::decode(entry.data)?.iter() {
+                changes.insert(key.clone(), value.cloned());
+            }
+        }
+        Ok(changes)
+    }
+}
+
+/// Raft, started from what the store holds.
+fn start_node(
+    id: u64,
+    store: &ReplicaStore,
+    offer: &Rc<Offer>,
+    options: &Options,
+) -> Result<RawNode<Log>, &'static str> {
+    let applied = store.index().flushed();
+    let mut hard_state = store.hard_state();
+    let last_term = store.term(store.last_index()).unwrap_or(0);
+    if store.term(applied.index) != Some(applied.term) {
+        return Err("log and rows do not fit together");
+    }
+    // What was applied was committed. The commit that was stored last may be older.
+    hard_state.commit = hard_state.commit.max(applied.index).min(store.last_index());
+    if hard_state.term < last_term {
+        hard_state = HardState { term: last_term, vote: 0, ..hard_state };
+    }
+    offer.applied.set(applied);
+    let config = Config {
+        id,
+        election_tick: options.election_ticks_min,
+        min_election_tick: options.election_ticks_min,
+        max_election_tick: options.election_ticks_max,
+        heartbeat_tick: options.heartbeat_ticks,
+        applied: applied.index,
+        max_size_per_msg: options.message_bytes_max,
+        max_inflight_msgs: options.inflight_messages_max,
+        check_quorum: true,
+        pre_vote: true,
+        // Followers learn of a commit with the next entries or heartbeat: nobody reads from them.
+        skip_bcast_commit: true,
+        batch_append: true,
+        max_uncommitted_size: options.uncommitted_bytes_max,
+        ..Config::default()
+    };
+    let log = Log { store: store.clone(), offer: offer.clone(), hard_state };
+    if log.entries_known() {
+        RawNode::new(&config, log, &slog::Logger::root(slog::Discard, slog::o!()))
+            .map_err(|_| "the log cannot be started from")
+    } else {
+        Err("the log holds entries that this version does not know")
+    }
+}
+
+impl Log {
+    fn entries_known(&self) -> bool {
+        let (first, last) = (self.store.first_index(), self.store.last_index());
+        let entries = self.store.entries(first..last + 1, usize::MAX);
+        entries.iter().all(|entry| crate::message::entry_type(entry.kind).is_some())
+    }
+}
+
+/// Whoever asked may be gone.
+fn answer<T>(to: oneshot::Sender<T>, value: T) {
+    let _ = to.send(value);
+}

@@ -1,0 +1,89 @@
+//! Rows that are behind the log or damaged come from another voter.
+
+mod cluster;
+
+use buckets_env::sim::sweep;
+use buckets_meta::RowsState;
+use cluster::{Cluster, Layout};
+use std::time::Duration;
+
+fn fill(cluster: &Cluster, values: std::ops::Range<u64>) {
+    for value in values {
+        for group in cluster.groups() {
+            cluster.until(Duration::from_secs(10), "a leader", || cluster.leader(group).is_some());
+            assert_eq!(cluster.put(group, value as u8, value), Some(true));
+        }
+    }
+}
+
+#[test]
+fn a_voter_that_was_away_too_long_gets_a_snapshot() {
+    sweep(0..10, |seed| {
+        let cluster = Cluster::new(seed, Layout::new(3, 1, 1, 1));
+        fill(&cluster, 0..10);
+        cluster.crash(1);
+        fill(&cluster, 10..400);
+        let group = cluster.groups().next().unwrap();
+        let (_, leader) = cluster.leader(group).unwrap();
+        assert!(leader.status(group)[0].first > 20, "the log was cut");
+        cluster.start(1);
+        fill(&cluster, 400..420);
+        cluster.check_convergence(Duration::from_secs(30));
+    });
+}
+
+#[test]
+fn a_snapshot_comes_through_loss_crashes_and_growth() {
+    sweep(0..20, |seed| {
+        let cluster = Cluster::new(seed, Layout::new(3, 1, 1, 1));
+        fill(&cluster, 0..10);
+        cluster.crash(1);
+        fill(&cluster, 10..300);
+        cluster.net.loss_per_million.set(100_000);
+        for round in 0..6 {
+            cluster.start(1);
+            let io = 1 + cluster.rng.borrow_mut().below(60);
+            cluster.nodes[1].crash_at_io(io);
+            let before = cluster.nodes[1].crashes();
+            for value in 0..20 {
+                let group = cluster.groups().next().unwrap();
+                cluster.put(group, value as u8, 1000 * round + value);
+                cluster.run_for(Duration::from_millis(50));
+            }
+            if cluster.nodes[1].crashes() == before {
+                cluster.nodes[1].cancel_crash();
+                cluster.crash(1);
+            } else {
+                cluster.forget(1);
+            }
+        }
+        cluster.net.loss_per_million.set(0);
+        cluster.start(1);
+        cluster.check_convergence(Duration::from_secs(30));
+    });
+}
+
+#[test]
+fn damaged_rows_are_fetched_again_and_the_leader_moves() {
+    sweep(0..20, |seed| {
+        let (nodes, disks) = if seed % 2 == 0 { (1, 4) } else { (3, 1) };
+        let cluster = Cluster::new(seed, Layout::new(nodes, 1, disks, 1));
+        fill(&cluster, 0..200);
+        let group = cluster.groups().next().unwrap();
+        cluster.run_for(Duration::from_secs(3));
+        let (_, host) = cluster.leader(group).unwrap();
+        let leader = host.leader(group).unwrap();
+        host.index_damaged(group, leader);
+        let acked = cluster.put(group, 1, 77);
+        assert_eq!(acked, Some(true), "a leader with damaged rows goes on until another one leads");
+        cluster.until(Duration::from_secs(5), "another leader", || {
+            cluster.leader(group).is_some_and(|(_, host)| host.leader(group) != Some(leader))
+        });
+        cluster.until(Duration::from_secs(20), "whole rows", || {
+            let (_, host) = cluster.host_of(leader).unwrap();
+            host.status(group).iter().all(|status| status.rows == RowsState::Whole)
+        });
+        fill(&cluster, 200..210);
+        cluster.check_convergence(Duration::from_secs(30));
+    });
+}

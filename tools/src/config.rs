@@ -195,7 +195,7 @@ impl ConfigFile {
             return Err(syntax(format!("it is {size} bytes long")));
         }
         let text = std::fs::read_to_string(path).map_err(read)?;
-        toml::from_str(&text).map_err(|error| syntax(error.to_string().trim_end().to_owned()))
+        toml::from_str(&text).map_err(|error| syntax(one_line(&error, &text)))
     }
 }
 
@@ -243,6 +243,17 @@ impl NodeArgs {
             dev: dev.is_some(),
         })
     }
+}
+
+/// Where and what, without the line itself, which the parser's own report quotes: it may hold the secret.
+fn one_line(error: &toml::de::Error, text: &str) -> String {
+    let start = error.span().map_or(0, |span| span.start.min(text.len()));
+    let before = text.as_bytes().get(..start).unwrap_or_default();
+    let number = before.iter().filter(|byte| **byte == b'\n').count();
+    let name =
+        text.lines().nth(number).and_then(|line| line.split_once('=')).map_or("", |(name, _)| name.trim());
+    let message = if name.contains("secret") { "not a text in quotes" } else { error.message() };
+    format!("line {} ({name}): {}", number + 1, message.replace('\n', ", "))
 }
 
 /// The disks that patterns name: local, absolute, each once.
@@ -360,6 +371,14 @@ mod tests {
         assert_eq!(config.disks[3].path(), "/tmp/try/disk4");
         assert_eq!(config.credentials_file, Path::new("/tmp/try/credentials.toml"));
         assert!(config.dev && config.listen.ip().is_loopback());
+    }
+
+    #[test]
+    fn an_error_is_one_line_with_its_place_and_without_secrets() {
+        let (_directory, args) = config("listen = \"a:1\"\n[credentials]\nsecret_key = 987654321\n");
+        let error = args.resolve(home).unwrap_err().to_string();
+        assert!(error.contains("node.toml is not understood: line 3 (secret_key): "), "{error}");
+        assert!(!error.contains("987654321") && !error.contains('\n'), "{error}");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::local_disks::{self, DirectoryState, DiskLock, LockError};
 use crate::size::ByteSize;
 use buckets_disk::{Disk, DiskOptions, FormatMode};
 use buckets_env::Env;
-use buckets_env::real::{self, CoreOptions, StartError};
+use buckets_env::real::{self, CoreOptions, StartError, Warning};
 use buckets_index::{BlockCache, IndexOptions};
 use buckets_ring::endpoint::{self, EndpointError};
 use buckets_ring::format::{FormatError, FormatJson};
@@ -21,7 +21,7 @@ use futures::future::join_all;
 use std::fmt;
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 
 /// What is wanted.
@@ -35,6 +35,8 @@ pub struct FormatRequest {
     pub block_checksum: BlockChecksum,
     /// Destroy what is stored on formatted disks.
     pub force: bool,
+    /// Make directories that are not there (for `--dev`). An operator's missing directory is more likely a missing mount.
+    pub make_missing: bool,
 }
 
 /// What will be done, checked and decided.
@@ -95,6 +97,8 @@ pub enum Obstacle {
     },
     /// In use, or cannot be opened.
     Lock(LockError),
+    /// Not there.
+    Missing,
     /// Cannot be looked into or made.
     Unreadable(io::Error),
 }
@@ -127,6 +131,9 @@ impl fmt::Display for RefusedFormat {
                 )
             }
             Obstacle::Lock(error) => error.fmt(f),
+            Obstacle::Missing => {
+                write!(f, "{place} does not exist; mount the disk there, or make the directory")
+            }
             Obstacle::Unreadable(error) => {
                 write!(f, "{place} cannot be used ({error}); check that it is mounted and writable")
             }
@@ -149,6 +156,12 @@ pub enum FormatDisksError {
     /// The machine does not have what disk I/O needs.
     #[error(transparent)]
     Start(StartError),
+    /// A node would not start on it.
+    #[error("{}: its file system has no O_DIRECT, which a node needs; use ext4 or xfs", path.display())]
+    NoDirectIo {
+        /// The directory.
+        path: PathBuf,
+    },
     /// A core could not be started for the work.
     #[error("cannot start a core for the work: {0}")]
     Core(io::Error),
@@ -166,12 +179,12 @@ fn sentences(refused: &[RefusedFormat]) -> String {
     refused.iter().map(RefusedFormat::to_string).collect::<Vec<_>>().join(". ")
 }
 
-/// Looks at all disks, claims them, and decides what to do. Changes nothing but that it makes missing directories (their
-/// parents must exist), once no disk is in the way.
+/// Looks at all disks, claims them, and decides what to do. Changes nothing, but for making missing directories
+/// (their parents must exist) where that is asked for, once no disk is in the way.
 pub fn plan(request: &FormatRequest) -> Result<FormatPlan, FormatDisksError> {
     let sets = endpoint::group(&request.disks, usize::from(request.coding.n()))?;
     let endpoints: Vec<Endpoint> = sets.into_iter().flatten().collect();
-    let claims = all_or_refused(endpoints.iter().map(|disk| (disk, claim(disk, request.force))))?;
+    let claims = all_or_refused(endpoints.iter().map(|disk| (disk, claim(disk, request))))?;
     // Only now, when no disk is in the way, is anything made.
     let made =
         endpoints.iter().zip(claims).map(|(disk, claimed)| (disk, claimed.map_or_else(|| make(disk), Ok)));
@@ -249,13 +262,17 @@ fn all_or_refused<'a, T>(
 }
 
 /// Claims a directory, and looks into it while nobody else can. `None` where it has to be made first.
-fn claim(endpoint: &Endpoint, force: bool) -> Result<Option<Claim>, Obstacle> {
+fn claim(endpoint: &Endpoint, request: &FormatRequest) -> Result<Option<Claim>, Obstacle> {
     if let DirectoryState::Missing = local_disks::inspect(endpoint) {
-        return Ok(None);
+        return if request.make_missing { Ok(None) } else { Err(Obstacle::Missing) };
     }
+    claim_existing(endpoint, request.force).map(Some)
+}
+
+fn claim_existing(endpoint: &Endpoint, force: bool) -> Result<Claim, Obstacle> {
     let lock = DiskLock::acquire(endpoint).map_err(Obstacle::Lock)?;
     let stored = match local_disks::inspect(endpoint) {
-        DirectoryState::Missing => return Ok(None),
+        DirectoryState::Missing => return Err(Obstacle::Missing),
         DirectoryState::Empty => None,
         DirectoryState::Formatted { format, stored_bytes } => {
             Some(Stored { format: Some(format), bytes: stored_bytes })
@@ -268,15 +285,14 @@ fn claim(endpoint: &Endpoint, force: bool) -> Result<Option<Claim>, Obstacle> {
         Some(stored) if !force => Err(Obstacle::Formatted(stored)),
         stored => {
             let capacity_bytes = local_disks::capacity_bytes(endpoint).map_err(Obstacle::Unreadable)?;
-            Ok(Some(Claim { lock, stored, capacity_bytes }))
+            Ok(Claim { lock, stored, capacity_bytes })
         }
     }
 }
 
 fn make(endpoint: &Endpoint) -> Result<Claim, Obstacle> {
     fs::create_dir(endpoint.path()).map_err(Obstacle::Unreadable)?;
-    let vanished = || Obstacle::Unreadable(io::ErrorKind::NotFound.into());
-    claim(endpoint, false)?.ok_or_else(vanished)
+    claim_existing(endpoint, false)
 }
 
 fn random_id() -> Result<[u8; 16], FormatDisksError> {
@@ -290,7 +306,11 @@ fn random_id() -> Result<[u8; 16], FormatDisksError> {
 pub fn execute(plan: FormatPlan) -> Result<(), FormatDisksError> {
     let paths: Vec<&Path> = plan.disks.iter().map(|disk| Path::new(disk.endpoint.path())).collect();
     for warning in real::preflight(&paths).map_err(FormatDisksError::Start)? {
-        tracing::warn!("{warning}");
+        match warning {
+            Warning::NoDirectIo { path } => return Err(FormatDisksError::NoDirectIo { path }),
+            // Formatting opens a handful.
+            Warning::FewOpenFiles { .. } => {}
+        }
     }
     let waker = real::CoreWaker::new().map_err(FormatDisksError::Core)?;
     let options = CoreOptions { cpu: None, index: 0, name: "format".to_owned() };

@@ -31,6 +31,12 @@ fn directory() -> tempfile::TempDir {
     tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
 }
 
+/// Directories disk1, disk2, ... and the pattern that names them.
+fn make_disks(directory: &tempfile::TempDir, disks: usize) -> String {
+    (1..=disks).for_each(|disk| fs::create_dir_all(directory.path().join(format!("disk{disk}"))).unwrap());
+    pattern(directory, disks)
+}
+
 fn pattern(directory: &tempfile::TempDir, disks: usize) -> String {
     format!("{}/disk{{1...{disks}}}", directory.path().display())
 }
@@ -63,7 +69,7 @@ fn everything(directory: &Path) -> BTreeMap<PathBuf, u64> {
 #[test]
 fn formatted_disks_are_shown_and_degrade_as_they_vanish() {
     let directory = directory();
-    let disks = pattern(&directory, 4);
+    let disks = make_disks(&directory, 4);
     let ran = bucketsctl(&["format", "--disks", &disks, "--ec", "2+2"]);
     assert_eq!((ran.code, ran.err.as_str()), (0, ""), "{}", ran.out);
     assert!(ran.out.contains("next: bucketsd --disks"), "{}", ran.out);
@@ -93,7 +99,7 @@ fn formatted_disks_are_shown_and_degrade_as_they_vanish() {
 #[test]
 fn a_formatted_disk_is_only_destroyed_when_forced_and_named_first() {
     let directory = directory();
-    let disks = pattern(&directory, 2);
+    let disks = make_disks(&directory, 2);
     let first = bucketsctl(&["format", "--disks", &disks, "--ec", "1+1", "--json"]);
     assert_eq!(first.code, 0, "{}", first.err);
     let deployment = first.json()["deploymentId"].as_str().unwrap().to_owned();
@@ -143,19 +149,19 @@ fn one_disk_that_cannot_be_formatted_leaves_all_as_they_were() {
 #[test]
 fn a_disk_in_use_is_not_formatted() {
     let directory = directory();
-    fs::create_dir(directory.path().join("disk1")).unwrap();
+    let disks = make_disks(&directory, 2);
     let disk = directory.path().join("disk1").to_str().unwrap().parse().unwrap();
     let _lock = buckets_tools::local_disks::DiskLock::acquire(&disk).unwrap();
-    let ran = bucketsctl(&["format", "--disks", &pattern(&directory, 2), "--ec", "1+1"]);
+    let ran = bucketsctl(&["format", "--disks", &disks, "--ec", "1+1"]);
     assert_eq!(ran.code, 1);
     assert!(ran.err.contains("in use by another process"), "{}", ran.err);
-    assert_eq!(everything(directory.path()).len(), 1);
+    assert_eq!(everything(directory.path()).len(), 2);
 }
 
 #[test]
 fn swapped_disks_are_named_with_their_places() {
     let directory = directory();
-    let disks = pattern(&directory, 2);
+    let disks = make_disks(&directory, 2);
     assert_eq!(bucketsctl(&["format", "--disks", &disks, "--ec", "1+1"]).code, 0);
     let path = |name: &str| directory.path().join(name);
     fs::rename(path("disk1"), path("aside")).unwrap();
@@ -173,6 +179,10 @@ fn what_cannot_work_is_refused_with_one_sentence() {
     let ran = bucketsctl(&["format", "--disks", &disks, "--ec", "1+1"]);
     assert_eq!(ran.code, 1);
     assert!(ran.err.contains("name 2 or 4 disks"), "{}", ran.err);
+    assert_eq!(everything(directory.path()).len(), 0);
+
+    let ran = bucketsctl(&["format", "--disks", &pattern(&directory, 2), "--ec", "1+1"]);
+    assert!(ran.code == 1 && ran.err.contains("disk2 does not exist"), "{}", ran.err);
     assert_eq!(everything(directory.path()).len(), 0);
 
     let ran = bucketsctl(&["topology", "show", "--disks", &disks]);

@@ -10,7 +10,7 @@ use std::io::Write;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct FormatArgs {
-    /// Directories, patterns allowed: '/mnt/disk{1...4}'; may be repeated. A multiple of K+M; each should be its own
+    /// Existing directories, patterns allowed: '/mnt/disk{1...4}'; may be repeated. A multiple of K+M; each should be its own
     /// file system
     #[arg(long, value_name = "PATTERN", required = true, value_delimiter = ',')]
     disks: Vec<String>,
@@ -53,6 +53,7 @@ pub(super) fn run(args: FormatArgs, out: &mut dyn Write) -> Result<Exit, CtlErro
         coding: args.ec,
         block_checksum: args.checksum,
         force: args.force,
+        make_missing: false,
     };
     let plan = format::plan(&request)?;
     let report = report(&request, &plan);

@@ -1,3 +1,17 @@
 //! Objects over erasure sets: metadata partitions, chunk routing, object operations.
+//!
+//! A PUT's way down: `object::put` reads the body, `chunk::write` codes and spreads it, `partition` decides and
+//! replicates the manifest; `core` knows which core owns what, `exchange` carries questions between cores.
 
+mod chunk;
+pub mod core;
+pub mod counters;
+pub mod exchange;
+pub mod manifest;
+pub mod map;
+pub mod message;
+pub mod node;
 pub mod object;
+mod partition;
+pub mod root;
+pub mod rows;

@@ -1,0 +1,378 @@
+//! A body becomes stripes, and stripes become blocks on the disks of a set.
+//!
+//! What must hold:
+//! - The body is read straight into the buffer that is coded and written; while one stripe is on its way to the disks,
+//!   the next is filled. Nothing is buffered beyond two stripes.
+//! - A part is reported as written only when at least one chunk more than K is flushed (all of them may be fewer than
+//!   planned: those are named as missing), so that no acknowledged object is without redundancy.
+//! - Disks known to be out of service are left out from the start, and the part gets more parity instead.
+
+use crate::core::Core;
+use crate::counters::count;
+use crate::manifest::{ChunkOwner, Part, Placement};
+use crate::message::{ChunkName, DiskIndex, Refusal, Request};
+use crate::object::api::{BodyError, BodySource, ObjectError};
+use crate::object::digest::BodyDigest;
+use buckets_env::{ALIGNMENT, AlignedBuf, AlignedBytes};
+use buckets_ring::coding::Coding;
+use buckets_ring::id::ObjectId;
+use buckets_stripe::{Codec, StripeLayout};
+use bytes::Bytes;
+use futures::future::join_all;
+use std::rc::Rc;
+
+/// Bytes taken from the body between two looks at whether other tasks wait: about 200 us of MD5.
+const FILL_BYTES_MAX: usize = 128 << 10;
+
+/// Writes a body as one part; where that fails, its chunks are dropped. `length` is the body's decoded length, where
+/// the client said it.
+pub(crate) async fn write_part<B: BodySource>(
+    core: &Rc<Core>,
+    object: ObjectId,
+    owner: &ChunkOwner,
+    length: Option<u64>,
+    body: &mut B,
+    digest: &mut BodyDigest,
+) -> Result<Part, ObjectError> {
+    let set = core.map.set_for(owner.bucket, &owner.key);
+    let mut writer = PartWriter::place(core, set, object, owner.encode())?;
+    match writer.run(length, body, digest).await {
+        Ok(size) => Ok(writer.into_part(size)),
+        Err(error) => {
+            writer.drop_chunks().await;
+            Err(error)
+        }
+    }
+}
+
+/// Forgets the chunks of a part that nothing will refer to.
+pub(crate) async fn drop_part(core: &Rc<Core>, part: &Part) {
+    let chunks = part.placement.disks.iter().enumerate().filter_map(|(number, place)| {
+        let disk = core.map.disk_at(part.placement.set, *place)?;
+        Some((disk, ChunkName { object: part.object, number: number as u8 }))
+    });
+    join_all(chunks.map(|(disk, chunk)| core.ask_disk(disk, Request::ChunkDrop { disk, chunk }))).await;
+}
+
+struct PartWriter<'a> {
+    core: &'a Rc<Core>,
+    object: ObjectId,
+    owner: Bytes,
+    set: u16,
+    codec: Rc<Codec>,
+    layout: StripeLayout,
+    /// By chunk number: the disk's place in the set.
+    places: Vec<u8>,
+    /// By chunk number; `None` once it could not be written.
+    disks: Vec<Option<DiskIndex>>,
+    /// Chunks that must be flushed.
+    quorum: usize,
+    full: bool,
+}
+
+/// One stripe's blocks, each in a slot that starts at a page.
+struct Stripe {
+    number: u32,
+    /// Bytes of each block without padding.
+    block_bytes: usize,
+    /// Bytes of each slot.
+    slot_bytes: usize,
+    data: AlignedBuf,
+    /// No stripe follows, as far as is known.
+    is_last: bool,
+}
+
+impl<'a> PartWriter<'a> {
+    /// Chooses disks and code.
+    fn place(
+        core: &'a Rc<Core>,
+        set: u16,
+        object: ObjectId,
+        owner: Bytes,
+    ) -> Result<PartWriter<'a>, ObjectError> {
+        let all = core.map.chunk_order(set, object);
+        let places: Vec<u8> =
+            all.into_iter().filter(|place| core.map.in_service_at(set, *place)).collect();
+        let planned = core.map.coding(set);
+        let missing = usize::from(planned.n()) - places.len();
+        let coding = u8::try_from(missing)
+            .ok()
+            .and_then(|missing| planned.degraded(missing))
+            .filter(|_| places.len() >= usize::from(planned.k()))
+            .ok_or_else(|| {
+                ObjectError::Unavailable(format!(
+                    "{missing} of {} disks of the set are out of service; writes need at least {}",
+                    planned.n(),
+                    planned.k()
+                ))
+            })?;
+        let codec = core.codec(coding);
+        let layout = StripeLayout::for_data_chunks(coding.k());
+        let disks = places.iter().map(|place| core.map.disk_at(set, *place)).collect();
+        let quorum = quorum(coding);
+        Ok(PartWriter { core, object, owner, set, codec, layout, places, disks, quorum, full: false })
+    }
+
+    async fn run<B: BodySource>(
+        &mut self,
+        length: Option<u64>,
+        body: &mut B,
+        digest: &mut BodyDigest,
+    ) -> Result<u64, ObjectError> {
+        let mut next = self.fill(0, 0, length, body, digest).await?;
+        let (mut size, mut finished) = (0, false);
+        while let Some((stripe, stripe_bytes)) = next {
+            size += stripe_bytes;
+            let number = stripe.number + 1;
+            finished = stripe.is_last;
+            if stripe.is_last {
+                self.write(stripe).await?;
+                break;
+            }
+            let (core, layout) = (self.core, self.layout);
+            let fill = fill_stripe(core, layout, number, size, length, body, digest);
+            let (written, filled) = futures::join!(self.write(stripe), fill);
+            written?;
+            next = filled?;
+        }
+        if !finished {
+            self.finish().await?;
+        }
+        Ok(size)
+    }
+
+    async fn fill<B: BodySource>(
+        &self,
+        number: u32,
+        offset: u64,
+        length: Option<u64>,
+        body: &mut B,
+        digest: &mut BodyDigest,
+    ) -> Result<Option<(Stripe, u64)>, ObjectError> {
+        fill_stripe(self.core, self.layout, number, offset, length, body, digest).await
+    }
+
+    /// Codes a stripe and writes its blocks to all disks at once.
+    async fn write(&mut self, stripe: Stripe) -> Result<(), ObjectError> {
+        let (k, m) = (self.codec.k(), self.codec.m());
+        let Stripe { number, block_bytes, slot_bytes, data, is_last } = stripe;
+        let mut parity = AlignedBuf::with_len(m * slot_bytes);
+        {
+            let blocks: Vec<&[u8]> = data.chunks(slot_bytes).take(k).map(|slot| &slot[..block_bytes]).collect();
+            let mut coded: Vec<&mut [u8]> = Vec::with_capacity(m);
+            for slot in parity.chunks_mut(slot_bytes) {
+                let (block, padding) = slot.split_at_mut(block_bytes);
+                padding.fill(0);
+                coded.push(block);
+            }
+            self.codec.encode(&blocks, &mut coded);
+        }
+        let (data, parity) = (data.freeze(), parity.freeze());
+        let slot = |chunk: usize| -> AlignedBytes {
+            let (buffer, at) = if chunk < k { (&data, chunk) } else { (&parity, chunk - k) };
+            buffer.slice(at * slot_bytes..(at + 1) * slot_bytes)
+        };
+        let appends = self.disks.iter().enumerate().map(|(chunk, disk)| {
+            let request = disk.map(|disk| {
+                let append = Request::ChunkAppend {
+                    disk,
+                    chunk: ChunkName { object: self.object, number: chunk as u8 },
+                    block: number,
+                    data: slot(chunk),
+                    len: block_bytes as u32,
+                    finish: is_last.then(|| self.owner.clone()),
+                };
+                (disk, append)
+            });
+            let core = self.core;
+            async move {
+                match request {
+                    Some((disk, append)) => Some(core.ask_disk(disk, append).await),
+                    None => None,
+                }
+            }
+        });
+        let answers = join_all(appends).await;
+        self.note(answers)
+    }
+
+    /// Flushes and records every chunk.
+    async fn finish(&mut self) -> Result<(), ObjectError> {
+        let finishes = self.disks.iter().enumerate().map(|(chunk, disk)| {
+            let chunk = ChunkName { object: self.object, number: chunk as u8 };
+            let (core, owner, disk) = (self.core, self.owner.clone(), *disk);
+            async move {
+                match disk {
+                    Some(disk) => {
+                        Some(core.ask_disk(disk, Request::ChunkFinish { disk, chunk, owner }).await)
+                    }
+                    None => None,
+                }
+            }
+        });
+        let answers = join_all(finishes).await;
+        self.note(answers)
+    }
+
+    /// Leaves out the chunks that failed; an error where too few are left.
+    fn note(
+        &mut self,
+        answers: Vec<Option<Result<crate::message::Reply, Refusal>>>,
+    ) -> Result<(), ObjectError> {
+        let mut last = None;
+        for (chunk, answer) in answers.into_iter().enumerate() {
+            if let Some(Err(refusal)) = answer {
+                tracing::debug!(chunk, %refusal, object = %self.object, "a chunk could not be written");
+                self.full |= refusal == Refusal::NoSpace;
+                self.disks[chunk] = None;
+                last = Some(refusal);
+            }
+        }
+        if self.disks.iter().flatten().count() >= self.quorum {
+            return Ok(());
+        }
+        Err(match last {
+            _ if self.full => ObjectError::NoSpace,
+            Some(Refusal::Overloaded) => ObjectError::SlowDown,
+            Some(Refusal::Object(error)) => error,
+            _ => ObjectError::Unavailable("too few disks took the write".into()),
+        })
+    }
+
+    fn into_part(self, size: u64) -> Part {
+        let missing = self
+            .disks
+            .iter()
+            .enumerate()
+            .filter(|(_, disk)| disk.is_none())
+            .fold(0u32, |missing, (chunk, _)| missing | 1 << chunk);
+        count(&self.core.counters.chunks_unplaced, u64::from(missing.count_ones()));
+        let placement = Placement {
+            set: self.set,
+            k: self.codec.k() as u8,
+            m: self.codec.m() as u8,
+            block_bytes: self.layout.block_bytes(),
+            disks: self.places,
+            missing,
+        };
+        Part { object: self.object, number: 0, size, placement }
+    }
+
+    async fn drop_chunks(&self) {
+        let drops = self.disks.iter().enumerate().filter_map(|(chunk, disk)| {
+            let chunk = ChunkName { object: self.object, number: chunk as u8 };
+            disk.map(|disk| self.core.ask_disk(disk, Request::ChunkDrop { disk, chunk }))
+        });
+        join_all(drops).await;
+    }
+}
+
+/// One chunk more than is needed to read, and always a majority where the code has one.
+fn quorum(coding: Coding) -> usize {
+    usize::from(coding.write_quorum().max(coding.k() + 1).min(coding.n()))
+}
+
+/// Reads the next stripe of the body; `None` at its end.
+async fn fill_stripe<B: BodySource>(
+    core: &Rc<Core>,
+    layout: StripeLayout,
+    number: u32,
+    offset: u64,
+    length: Option<u64>,
+    body: &mut B,
+    digest: &mut BodyDigest,
+) -> Result<Option<(Stripe, u64)>, ObjectError> {
+    match length {
+        Some(length) => fill_known(core, layout, number, length, body, digest).await,
+        None if offset >= layout.body_bytes_max() => Err(ObjectError::TooLarge),
+        None => fill_unknown(core, layout, number, body, digest).await,
+    }
+}
+
+/// The length is known: every block is read to where it will be written from.
+async fn fill_known<B: BodySource>(
+    core: &Rc<Core>,
+    layout: StripeLayout,
+    number: u32,
+    length: u64,
+    body: &mut B,
+    digest: &mut BodyDigest,
+) -> Result<Option<(Stripe, u64)>, ObjectError> {
+    let Some(shape) = layout.stripe(length, number) else {
+        expect_end(body).await?;
+        return Ok(None);
+    };
+    let slot_bytes = shape.block_disk_bytes() as usize;
+    let mut data = AlignedBuf::with_len(usize::from(layout.k()) * slot_bytes);
+    for (chunk, slot) in data.chunks_mut(slot_bytes).enumerate() {
+        let (block, padding) = slot.split_at_mut(shape.body_bytes_in(chunk as u8) as usize);
+        padding.fill(0);
+        if fill_slice(core, block, body, digest).await? < block.len() {
+            return Err(BodyError::Incomplete.into());
+        }
+    }
+    let is_last = shape.body_offset + u64::from(shape.body_bytes) == length;
+    if is_last {
+        // The end of the body is also where trailers and hashes are verified.
+        expect_end(body).await?;
+    }
+    let block_bytes = shape.block_bytes as usize;
+    let stripe = Stripe { number, block_bytes, slot_bytes, data, is_last };
+    Ok(Some((stripe, u64::from(shape.body_bytes))))
+}
+
+/// The length is unknown: a full stripe is read, and a short last one is laid out anew.
+async fn fill_unknown<B: BodySource>(
+    core: &Rc<Core>,
+    layout: StripeLayout,
+    number: u32,
+    body: &mut B,
+    digest: &mut BodyDigest,
+) -> Result<Option<(Stripe, u64)>, ObjectError> {
+    let full_bytes = layout.stripe_bytes() as usize;
+    let mut data = AlignedBuf::with_len(full_bytes);
+    let filled = fill_slice(core, &mut data, body, digest).await?;
+    if filled == 0 {
+        return Ok(None);
+    }
+    let block_bytes = layout.block_bytes_for(filled as u32) as usize;
+    let slot_bytes = block_bytes.next_multiple_of(ALIGNMENT);
+    if filled < full_bytes {
+        let mut laid_out = AlignedBuf::zeroed(usize::from(layout.k()) * slot_bytes);
+        for (block, slot) in data[..filled].chunks(block_bytes).zip(laid_out.chunks_mut(slot_bytes)) {
+            slot[..block.len()].copy_from_slice(block);
+        }
+        data = laid_out;
+    }
+    let stripe = Stripe { number, block_bytes, slot_bytes, data, is_last: false };
+    Ok(Some((stripe, filled as u64)))
+}
+
+/// Fills `buf` as far as the body goes and digests it while it is in the processor's cache.
+async fn fill_slice<B: BodySource>(
+    core: &Rc<Core>,
+    buf: &mut [u8],
+    body: &mut B,
+    digest: &mut BodyDigest,
+) -> Result<usize, ObjectError> {
+    let mut filled = 0;
+    while filled < buf.len() {
+        let end = buf.len().min(filled + FILL_BYTES_MAX);
+        let n = body.fill(&mut buf[filled..end]).await?;
+        if n == 0 {
+            break;
+        }
+        digest.update(&buf[filled..filled + n]);
+        filled += n;
+        core.env.yield_if_needed().await;
+    }
+    Ok(filled)
+}
+
+/// The body must end here.
+async fn expect_end<B: BodySource>(body: &mut B) -> Result<(), ObjectError> {
+    match body.fill(&mut [0]).await? {
+        0 => Ok(()),
+        _ => Err(BodyError::Invalid("the body is longer than announced".into()).into()),
+    }
+}

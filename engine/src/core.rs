@@ -1,0 +1,553 @@
+//! One core of a node: the disks it owns, the replicas on them, and how it reaches everything else.
+//!
+//! What must hold: a question for a disk or a group is served by the core that owns it, and nowhere else; asking
+//! oneself and asking another core are the same call; a question about a partition finds its leader or ends with a
+//! clear refusal before its deadline; nothing that may have happened is asked twice.
+
+use crate::chunk::BlockCache;
+use crate::counters::{CoreCounters, LiveCounters, count};
+use crate::exchange::{CoreMessage, Exchange};
+use crate::manifest::Part;
+use crate::map::{DiskState, NodeMap};
+use crate::message::{
+    Answer, Block, ChunkName, DiskIndex, PartitionOp, Refusal, Removal, Reply, Request, RootOp,
+};
+use crate::node::DiskSizes;
+use crate::object::api::{ObjectError, User};
+use crate::partition::{self, GarbageQueue, Latches};
+use crate::root::{self, RootState};
+use buckets_disk::{ChunkId, ChunkReadError, ChunkWriteError, Disk};
+use buckets_env::{Env, Instant};
+use buckets_index::{IndexError, Position, WriteBatch};
+use buckets_meta::{GroupHost, ProposeError, ReadError, SalvageError};
+use buckets_ring::coding::Coding;
+use buckets_ring::id::{BucketId, GroupId, ObjectId};
+use buckets_stripe::Codec;
+use futures::future::join_all;
+use futures::lock::Mutex;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use buckets_meta::View;
+
+/// A question to another core ends after so long.
+const ASK_LIMIT: Duration = Duration::from_secs(10);
+/// How long a question about a partition looks for its leader.
+const LEADER_LIMIT: Duration = Duration::from_secs(8);
+/// Between two looks for a leader.
+const LEADER_RETRY: Duration = Duration::from_millis(5);
+/// A disk that took longer than this on average is asked last, for a while.
+const SLOW_DISK: Duration = Duration::from_millis(10);
+/// After so long without a read a slow disk gets another chance.
+const SLOW_DISK_MEMORY: Duration = Duration::from_secs(2);
+
+/// Who leads a group, as the leader's core tells the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Leadership {
+    /// The group.
+    pub group: GroupId,
+    /// Its leader's disk.
+    pub disk: DiskIndex,
+    /// Later terms win.
+    pub term: u64,
+}
+
+/// The right to decide in a group, for one term.
+pub(crate) struct Lead {
+    pub(crate) term: u64,
+    /// The leader's rows: everything committed before the term is in them.
+    pub(crate) view: View,
+}
+
+/// One core.
+pub(crate) struct Core {
+    pub(crate) env: Env,
+    pub(crate) number: usize,
+    pub(crate) map: Arc<NodeMap>,
+    pub(crate) latches: Latches,
+    pub(crate) garbage: GarbageQueue,
+    pub(crate) counters: LiveCounters,
+    pub(crate) root: RefCell<Arc<RootState>>,
+    pub(crate) root_user: User,
+    pub(crate) disk_sizes: DiskSizes,
+    /// Decides root operations one after the other.
+    pub(crate) root_lock: Mutex<()>,
+    pub(crate) block_cache: RefCell<BlockCache>,
+    pub(crate) exchange: Exchange,
+    pub(crate) disks: RefCell<BTreeMap<DiskIndex, Disk>>,
+    pub(crate) host: GroupHost,
+    /// When this core started.
+    pub(crate) started: Instant,
+    root_known: Cell<bool>,
+    leaders: RefCell<BTreeMap<GroupId, Leadership>>,
+    codecs: RefCell<BTreeMap<Coding, Rc<Codec>>>,
+    reading: RefCell<BTreeMap<ObjectId, usize>>,
+    latencies: RefCell<BTreeMap<DiskIndex, Latency>>,
+}
+
+#[derive(Clone, Copy)]
+struct Latency {
+    average: Duration,
+    at: Instant,
+}
+
+/// What a core is made of.
+pub(crate) struct CoreParts {
+    pub(crate) env: Env,
+    pub(crate) number: usize,
+    pub(crate) map: Arc<NodeMap>,
+    pub(crate) exchange: Exchange,
+    pub(crate) host: GroupHost,
+    pub(crate) root_user: User,
+    pub(crate) disk_sizes: DiskSizes,
+    pub(crate) cache_bytes: usize,
+}
+
+impl Core {
+    pub(crate) fn new(parts: CoreParts) -> Rc<Core> {
+        Rc::new(Core {
+            started: parts.env.now(),
+            env: parts.env,
+            number: parts.number,
+            map: parts.map,
+            latches: Latches::default(),
+            garbage: GarbageQueue::default(),
+            counters: LiveCounters::default(),
+            root: RefCell::default(),
+            root_user: parts.root_user,
+            disk_sizes: parts.disk_sizes,
+            root_lock: Mutex::new(()),
+            block_cache: RefCell::new(BlockCache::new(parts.cache_bytes)),
+            exchange: parts.exchange,
+            disks: RefCell::default(),
+            host: parts.host,
+            root_known: Cell::new(false),
+            leaders: RefCell::default(),
+            codecs: RefCell::default(),
+            reading: RefCell::default(),
+            latencies: RefCell::default(),
+        })
+    }
+
+    /// Cores of this node.
+    pub(crate) fn cores(&self) -> usize {
+        self.exchange.cores()
+    }
+
+    /// Asks a core, this one included.
+    pub(crate) async fn ask(self: &Rc<Self>, core: usize, request: Request) -> Answer {
+        if core == self.number {
+            // Boxed: serving may ask in turn.
+            return Box::pin(self.serve(request)).await;
+        }
+        self.exchange.ask(core, request, ASK_LIMIT).await
+    }
+
+    /// Asks the core that owns a disk.
+    pub(crate) async fn ask_disk(self: &Rc<Self>, disk: DiskIndex, request: Request) -> Answer {
+        if !self.map.in_service(disk) {
+            return Err(Refusal::DiskFailed);
+        }
+        self.ask(self.map.disk(disk).core, request).await
+    }
+
+    /// Asks the leader of a partition, wherever it is; without a majority, reads are salvaged.
+    pub(crate) async fn ask_group(self: &Rc<Self>, group: GroupId, op: PartitionOp) -> Answer {
+        self.find_leader(group, op.is_read(), |salvage| Request::Partition { group, op: op.clone(), salvage })
+            .await
+    }
+
+    /// Asks the leader of the root group.
+    pub(crate) async fn ask_root(self: &Rc<Self>, op: RootOp) -> Result<(), Refusal> {
+        self.find_leader(GroupId::ROOT, false, |_| Request::Root(op.clone())).await.map(drop)
+    }
+
+    async fn find_leader(
+        self: &Rc<Self>,
+        group: GroupId,
+        is_read: bool,
+        request: impl Fn(bool) -> Request,
+    ) -> Answer {
+        let start = self.env.now();
+        loop {
+            let (alive, majority) = self.map.voters_in_service(group);
+            if alive < majority {
+                if !is_read {
+                    return Err(no_majority(group, alive, majority));
+                }
+                return self.salvage(group, &request).await;
+            }
+            let answer = match self.leader_of(group) {
+                Some(disk) => self.ask(self.map.disk(disk).core, request(false)).await,
+                None => Err(Refusal::NotLeader),
+            };
+            match answer {
+                Err(Refusal::NotLeader) | Err(Refusal::DiskFailed) => {}
+                Err(Refusal::Unknown) if is_read => {}
+                answer => return answer,
+            }
+            if self.env.now().since(start) > LEADER_LIMIT {
+                let (alive, majority) = self.map.voters_in_service(group);
+                return Err(ObjectError::Unavailable(format!(
+                    "partition {group} found no leader in {} s; {alive} of its voters are in service, {majority} are needed",
+                    LEADER_LIMIT.as_secs()
+                ))
+                .into());
+            }
+            count(&self.counters.questions_retried, 1);
+            self.env.sleep(LEADER_RETRY).await;
+        }
+    }
+
+    /// Without a majority: the voter with the newest log answers reads.
+    async fn salvage(self: &Rc<Self>, group: GroupId, request: &impl Fn(bool) -> Request) -> Answer {
+        let Some(mapped) = self.map.groups.get(&group) else {
+            return Err(Refusal::NotLeader);
+        };
+        let mut last = no_majority(group, 0, mapped.voters.len() / 2 + 1);
+        for disk in mapped.voters.iter().filter(|disk| self.map.in_service(**disk)) {
+            let mut at = *disk;
+            // The first voter that is asked may know of one with a newer log.
+            for _ in 0..2 {
+                match self.ask(self.map.disk(at).core, request(true)).await {
+                    Err(Refusal::Elsewhere(disk)) => at = disk,
+                    Err(
+                        refusal @ (Refusal::NotLeader
+                        | Refusal::DiskFailed
+                        | Refusal::Unknown
+                        | Refusal::Object(ObjectError::Unavailable(_))),
+                    ) => {
+                        last = refusal;
+                        break;
+                    }
+                    answer => {
+                        count(&self.counters.salvage_reads, 1);
+                        return answer;
+                    }
+                }
+            }
+        }
+        Err(last)
+    }
+
+    fn leader_of(&self, group: GroupId) -> Option<DiskIndex> {
+        if let Some(known) = self.leaders.borrow().get(&group) {
+            return Some(known.disk).filter(|disk| self.map.in_service(*disk));
+        }
+        self.map.groups.get(&group).map(|mapped| mapped.preferred).filter(|d| self.map.in_service(*d))
+    }
+
+    /// A leader's core tells who leads; later terms win. True where that is news.
+    pub(crate) fn learn_leader(&self, leadership: Leadership) -> bool {
+        let mut leaders = self.leaders.borrow_mut();
+        let known = leaders.get(&leadership.group);
+        let is_news = known.is_none_or(|known| leadership.term > known.term);
+        if is_news {
+            leaders.insert(leadership.group, leadership);
+        }
+        is_news
+    }
+
+    /// Whether this is still the newest leadership of its group.
+    pub(crate) fn leads(&self, leadership: Leadership) -> bool {
+        self.leaders.borrow().get(&leadership.group) == Some(&leadership)
+    }
+
+    /// Groups whose leader, as far as this core knows, is on one of its disks.
+    pub(crate) fn led_groups(&self) -> Vec<GroupId> {
+        let leaders = self.leaders.borrow();
+        let is_here = |l: &&Leadership| self.map.disk(l.disk).core == self.number;
+        leaders.values().filter(is_here).map(|l| l.group).filter(|g| *g != GroupId::ROOT).collect()
+    }
+
+    /// Serves a question that is for this core.
+    pub(crate) async fn serve(self: &Rc<Self>, request: Request) -> Answer {
+        match request {
+            Request::ChunkAppend { disk, chunk, block, data, len, finish } => {
+                let disk = self.own_disk(disk)?;
+                let chunks = disk.chunks();
+                let id = chunk_id(chunk);
+                let written = match finish {
+                    Some(owner) if block == 0 => chunks.write_small(id, data, len, owner).await,
+                    finish => match (chunks.append(id, block, data, len).await, finish) {
+                        (Ok(()), Some(owner)) => chunks.finish(id, owner).await,
+                        (written, _) => written,
+                    },
+                };
+                written.map(|()| Reply::Done).map_err(|error| write_refusal(&error))
+            }
+            Request::ChunkFinish { disk, chunk, owner } => {
+                let disk = self.own_disk(disk)?;
+                let chunks = disk.chunks();
+                let finished = chunks.finish(chunk_id(chunk), owner).await;
+                finished.map(|()| Reply::Done).map_err(|error| write_refusal(&error))
+            }
+            Request::ChunkRead { disk, chunk, block, count } => {
+                let disk = self.own_disk(disk)?;
+                let chunks = disk.chunks();
+                let blocks = chunks.read(chunk_id(chunk), block, count).await.map_err(|error| match error {
+                    ChunkReadError::Missing => Refusal::ChunkMissing,
+                    ChunkReadError::Corrupt { .. } | ChunkReadError::TableDamaged { .. } => {
+                        Refusal::ChunkDamaged
+                    }
+                    ChunkReadError::Io { .. } => Refusal::DiskFailed,
+                })?;
+                Ok(Reply::Blocks(
+                    blocks.into_iter().map(|block| Block { data: block.padded, len: block.len }).collect(),
+                ))
+            }
+            Request::ChunkDrop { disk, chunk } => {
+                let disk = self.own_disk(disk)?;
+                let chunks = disk.chunks();
+                chunks.abort(chunk_id(chunk));
+                let deleted = chunks.delete(chunk_id(chunk)).await;
+                deleted.map(|_| Reply::Done).map_err(|error| write_refusal(&error))
+            }
+            Request::ChunkConfirm { disk, chunk } => {
+                // Not confirmed only means that it is asked about again after a restart.
+                let _ = self.own_disk(disk)?.chunks().confirm(chunk_id(chunk));
+                Ok(Reply::Done)
+            }
+            Request::Partition { group, op, salvage } => partition::serve(self, group, op, salvage).await,
+            Request::Root(op) => root::serve(self, op).await,
+            Request::PublishRoot(state) => {
+                let mut held = self.root.borrow_mut();
+                if !self.root_known.get() || held.version <= state.version {
+                    *held = state;
+                    self.root_known.set(true);
+                }
+                Ok(Reply::Done)
+            }
+            Request::InUse(parts) => {
+                let reading = self.reading.borrow();
+                Ok(Reply::InUse(parts.into_iter().filter(|part| reading.contains_key(part)).collect()))
+            }
+            Request::Counters => Ok(Reply::Counters(Box::new(self.read_counters()))),
+        }
+    }
+
+    fn own_disk(&self, disk: DiskIndex) -> Result<Disk, Refusal> {
+        self.disks.borrow().get(&disk).cloned().ok_or(Refusal::DiskFailed)
+    }
+
+    fn read_counters(&self) -> CoreCounters {
+        let mut counters = self.counters.read();
+        for (index, disk) in self.disks.borrow().iter() {
+            counters.disks.push((*index, disk.counters().named()));
+        }
+        counters
+    }
+
+    /// The right to decide in a group; `NotLeader` where its leader is not on this core.
+    pub(crate) fn lead(&self, group: GroupId) -> Result<Lead, Refusal> {
+        let (term, view) = self.host.leader_view(group).ok_or(Refusal::NotLeader)?;
+        Ok(Lead { term, view })
+    }
+
+    /// How far the replicas of a group on this core have applied (Raft index).
+    pub(crate) fn applied(&self, group: GroupId) -> u64 {
+        self.host.status(group).iter().map(|replica| replica.applied).max().unwrap_or(0)
+    }
+
+    /// Replicates a batch that was decided in `term`. Durable and applied when this returns.
+    pub(crate) async fn propose(
+        self: &Rc<Self>,
+        group: GroupId,
+        term: u64,
+        batch: WriteBatch,
+    ) -> Result<Position, Refusal> {
+        self.host.propose(group, term, &batch).await.map_err(|error| match error {
+            ProposeError::NotLeader { .. } | ProposeError::StaleTerm { .. } | ProposeError::Lost => {
+                Refusal::NotLeader
+            }
+            ProposeError::Overloaded => Refusal::Overloaded,
+            ProposeError::TooLarge => {
+                ObjectError::Internal("the change is larger than one entry may be".into()).into()
+            }
+            ProposeError::Unknown => Refusal::Unknown,
+        })
+    }
+
+    /// A view that holds every acknowledged write.
+    pub(crate) async fn read_view(
+        self: &Rc<Self>,
+        group: GroupId,
+        salvage: bool,
+    ) -> Result<View, Refusal> {
+        if salvage {
+            return self.host.salvage(group).await.map_err(|error| match error {
+                SalvageError::Elsewhere { disk } => {
+                    self.map.disk_of(disk).map_or(Refusal::NotLeader, Refusal::Elsewhere)
+                }
+                SalvageError::Majority => Refusal::NotLeader,
+                other => ObjectError::Unavailable(other.to_string()).into(),
+            });
+        }
+        match self.host.read_barrier(group).await {
+            Ok(view) => Ok(view),
+            Err(ReadError::Overloaded) => Err(Refusal::Overloaded),
+            Err(ReadError::NotLeader { .. } | ReadError::Timeout) => Err(Refusal::NotLeader),
+        }
+    }
+
+    /// A table of a replica's index is damaged: another replica takes over, and the question is asked there.
+    pub(crate) fn index_refusal(&self, group: GroupId, error: &IndexError) -> Refusal {
+        tracing::error!(%group, %error, "the index of a partition's replica is damaged");
+        count(&self.counters.rows_damaged, 1);
+        if let Some(disk) = self.host.leader(group) {
+            self.host.index_damaged(group, disk);
+        }
+        Refusal::NotLeader
+    }
+
+    /// The codec for a code, made once.
+    pub(crate) fn codec(&self, coding: Coding) -> Rc<Codec> {
+        let mut codecs = self.codecs.borrow_mut();
+        let codec = codecs.entry(coding).or_insert_with(|| {
+            match Codec::new(usize::from(coding.k()), usize::from(coding.m())) {
+                Some(codec) => Rc::new(codec),
+                None => unreachable!("a Coding is within the limits of the codec"),
+            }
+        });
+        codec.clone()
+    }
+
+    /// Tells the disks that a manifest refers to these chunks; nobody waits.
+    pub(crate) fn confirm_chunks(self: &Rc<Self>, part: &Part) {
+        for (number, slot) in part.placement.disks.iter().enumerate() {
+            let Some(disk) = self.map.disk_at(part.placement.set, *slot) else { continue };
+            let chunk = ChunkName { object: part.object, number: number as u8 };
+            let core = self.clone();
+            self.env.spawn(async move {
+                let _ = core.ask_disk(disk, Request::ChunkConfirm { disk, chunk }).await;
+            });
+        }
+    }
+
+    /// Keeps chunks from being freed while they are read.
+    pub(crate) fn read_parts(self: &Rc<Self>, parts: &[Part]) -> Reading {
+        let mut reading = self.reading.borrow_mut();
+        for part in parts {
+            *reading.entry(part.object).or_default() += 1;
+        }
+        Reading { core: self.clone(), parts: parts.iter().map(|part| part.object).collect() }
+    }
+
+    /// Whether a disk took long lately.
+    pub(crate) fn is_slow(&self, disk: DiskIndex) -> bool {
+        self.latencies.borrow().get(&disk).is_some_and(|latency| {
+            latency.average > SLOW_DISK && self.env.now().since(latency.at) < SLOW_DISK_MEMORY
+        })
+    }
+
+    /// Remembers how long a read took.
+    pub(crate) fn note_latency(&self, disk: DiskIndex, took: Duration) {
+        let at = self.env.now();
+        let mut latencies = self.latencies.borrow_mut();
+        let latency = latencies.entry(disk).or_insert(Latency { average: took, at });
+        latency.average = (latency.average * 7 + took) / 8;
+        latency.at = at;
+    }
+
+    /// Seals a bucket in every partition. Errors: `BucketNotEmpty`.
+    pub(crate) async fn seal_everywhere(self: &Rc<Self>, bucket: BucketId) -> Result<(), ObjectError> {
+        let groups = self.map.all_partitions();
+        let seals = groups.iter().map(|group| self.ask_group(*group, PartitionOp::Seal { bucket }));
+        let answers = join_all(seals).await;
+        answers.into_iter().try_for_each(|answer| answer.map(drop)).map_err(ObjectError::from)
+    }
+
+    /// Takes a removal back: seals go first, so that a bucket that is open is open everywhere.
+    pub(crate) async fn reopen_bucket(self: &Rc<Self>, removal: Removal) -> Result<(), ObjectError> {
+        let (groups, bucket) = (self.map.all_partitions(), removal.id);
+        let unseals = groups.iter().map(|group| self.ask_group(*group, PartitionOp::Unseal { bucket }));
+        for answer in join_all(unseals).await {
+            answer?;
+        }
+        Ok(self.ask_root(RootOp::UnmarkDeleting(removal)).await?)
+    }
+
+    /// Takes back the removals that a crash cut short: their buckets are there again.
+    pub(crate) async fn reopen_buckets(self: &Rc<Self>) {
+        let root = self.root.borrow().clone();
+        for record in root.buckets.values().filter(|record| record.deleting.is_some()) {
+            let (name, id) = (record.info.name.clone(), record.info.id);
+            let removal = Removal { name, id, attempt: self.env.random_u64() };
+            let mark = RootOp::MarkDeleting { removal: removal.clone(), take_over: true };
+            let reopened = match self.ask_root(mark).await {
+                Ok(()) => self.reopen_bucket(removal).await,
+                Err(refusal) => Err(refusal.into()),
+            };
+            if let Err(error) = reopened {
+                tracing::warn!(bucket = record.info.name, %error, "a removal that was cut short is still open");
+            }
+        }
+    }
+
+    /// An error until this core holds the root group's state.
+    pub(crate) fn root_is_known(&self) -> Result<(), ObjectError> {
+        match self.root_known.get() {
+            true => Ok(()),
+            false => Err(ObjectError::Unavailable("the buckets are not known yet: starting".into())),
+        }
+    }
+
+    /// Takes a disk out of service; its replicas leave at once.
+    pub(crate) fn retire(&self, disk: DiskIndex, state: DiskState, reason: &str) {
+        let mapped = self.map.disk(disk);
+        tracing::error!(disk = %mapped.path.display(), reason, "disk is out of service");
+        mapped.set_state(state, reason);
+        self.host.stop_disk(mapped.uuid);
+        self.disks.borrow_mut().remove(&disk);
+    }
+
+    /// Sends without waiting.
+    pub(crate) fn broadcast(&self, message: impl Fn() -> CoreMessage) {
+        for core in (0..self.cores()).filter(|core| *core != self.number) {
+            if self.exchange.send(core, message()).is_err() {
+                tracing::warn!(core, "the queue of a core is full: a message to it is lost");
+            }
+        }
+    }
+}
+
+/// Parts that are being read.
+pub(crate) struct Reading {
+    core: Rc<Core>,
+    parts: Vec<ObjectId>,
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        let mut reading = self.core.reading.borrow_mut();
+        for part in &self.parts {
+            if let Some(readers) = reading.get_mut(part) {
+                *readers -= 1;
+                if *readers == 0 {
+                    reading.remove(part);
+                }
+            }
+        }
+    }
+}
+
+fn chunk_id(chunk: ChunkName) -> ChunkId {
+    ChunkId { object: chunk.object, number: chunk.number }
+}
+
+fn write_refusal(error: &ChunkWriteError) -> Refusal {
+    match error {
+        ChunkWriteError::NoSpace => Refusal::NoSpace,
+        ChunkWriteError::TooManyWriters => Refusal::Overloaded,
+        _ => Refusal::DiskFailed,
+    }
+}
+
+fn no_majority(group: GroupId, alive: usize, majority: usize) -> Refusal {
+    let what = format!("partition {group} has {alive} voters in service, {majority} are needed for writes");
+    ObjectError::Unavailable(what).into()
+}
+

@@ -1,0 +1,395 @@
+//! A node's cores: how they start, how they watch their disks, how they end.
+//!
+//! What must hold: a core answers the others from its first moment (with refusals, while its disks open); a disk is
+//! in service only after its log was replayed and its replicas run; a disk that fails is out of service for all cores
+//! at once, and the node goes on with the rest; a disk that was missing at the start, or that went away, comes back
+//! by itself once it is there again.
+
+use crate::core::{Core, CoreParts, Leadership};
+use crate::counters::count;
+use crate::exchange::{CoreMessage, Exchange, QUEUED_MESSAGES_MAX};
+use crate::manifest::ChunkOwner;
+use crate::map::{self, DiskState, NodeMap};
+use crate::message::{ChunkName, DiskIndex, PartitionOp, Reply, Request};
+use crate::object::api::User;
+use crate::object::store::Store;
+use crate::partition;
+use crate::root;
+use buckets_disk::{Disk, DiskFormatError, DiskOptions, FormatMode};
+use buckets_env::{CoreReceiver, CoreSender, Env, WakeCore, core_queue};
+use buckets_index::{BlockCache, IndexOptions};
+use buckets_meta::{GroupHost, GroupMessage, LeaderChange, Transport, VotersLive};
+use buckets_ring::format::FormatJson;
+use buckets_ring::id::{DiskUuid, GroupId};
+use buckets_ring::topology::TopologyJson;
+use futures::future::join_all;
+use std::cell::RefCell;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// For the index blocks of a disk that is being formatted.
+const FORMAT_CACHE_BYTES: usize = 1 << 20;
+/// How often a core looks after its disks.
+const WATCH_INTERVAL: Duration = Duration::from_millis(500);
+/// A disk that went away is looked for at every so many looks.
+const LOOKS_PER_RETURN: u64 = 4;
+/// How soon a new leader tries its first duty again.
+const DUTY_RETRY: Duration = Duration::from_millis(2);
+/// How often the root group's state is asked for until it is known.
+const ROOT_RETRY: Duration = Duration::from_millis(50);
+/// How often chunks that nobody may own are looked at again where a partition did not answer.
+const ORPHAN_RETRY: Duration = Duration::from_secs(5);
+
+/// Limits of a node that an operator sets.
+#[derive(Clone, Debug)]
+pub struct NodeOptions {
+    /// Verified blocks kept in memory, all cores together, in bytes.
+    pub cache_bytes: usize,
+    /// The root user.
+    pub root_user: User,
+    /// Sizes of what disks hold; the same as at format.
+    pub disk_sizes: DiskSizes,
+}
+
+/// How large logs, tables and space files are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DiskSizes {
+    /// For disks.
+    #[default]
+    Full,
+    /// For directories that stand for disks on a machine where one tries things out.
+    Dev,
+    /// For simulations: every edge is reached within seconds.
+    Tiny,
+}
+
+impl DiskSizes {
+    fn options(self, index: IndexOptions) -> DiskOptions {
+        match self {
+            DiskSizes::Full => DiskOptions::new(index),
+            DiskSizes::Dev => DiskOptions {
+                wal_segment_bytes: 16 << 20,
+                space_step_bytes: 256 << 20,
+                ..DiskOptions::new(index)
+            },
+            DiskSizes::Tiny => DiskOptions::small(index),
+        }
+    }
+}
+
+/// Makes a directory a disk of a deployment: its identity, its log, and an empty replica of each group that it votes in.
+/// Errors: formatted already, unless `mode` says overwrite.
+pub async fn format_disk(
+    env: &Env,
+    path: &Path,
+    format: &FormatJson,
+    topology: &TopologyJson,
+    mode: FormatMode,
+    sizes: DiskSizes,
+) -> Result<(), FormatFailed> {
+    let failed = |error: String| FormatFailed::Replicas { path: path.to_owned(), error };
+    let options = || sizes.options(IndexOptions::new(BlockCache::new(FORMAT_CACHE_BYTES)));
+    Disk::format(env, path, format, mode, &options()).await?;
+    let opened = Disk::open(env, path, options()).await.map_err(|error| failed(error.to_string()))?;
+    let disk = opened.disk;
+    for (group, voters) in map::voters_of(topology) {
+        if voters.contains(&format.disk) {
+            let store = disk.replica(group).await.map_err(|error| failed(error.to_string()))?;
+            buckets_meta::bootstrap(&disk, &store, &voters)
+                .await
+                .map_err(|error| failed(error.to_string()))?;
+        }
+    }
+    disk.write_topology(topology).await.map_err(|error| failed(error.to_string()))?;
+    disk.close().await.map_err(|error| failed(error.to_string()))
+}
+
+/// Why a disk was not formatted.
+#[derive(Debug, thiserror::Error)]
+pub enum FormatFailed {
+    /// See there.
+    #[error(transparent)]
+    Disk(#[from] DiskFormatError),
+    /// Its replicas could not be made.
+    #[error("{path}: the replicas could not be made: {error}; format it again with --force")]
+    Replicas {
+        /// The disk.
+        path: PathBuf,
+        /// What failed.
+        error: String,
+    },
+}
+
+/// What one core needs to start; made for all cores before any of them starts.
+pub struct CoreSetup {
+    number: usize,
+    map: Arc<NodeMap>,
+    cores: Vec<CoreSender<CoreMessage>>,
+    messages: CoreReceiver<CoreMessage>,
+    options: NodeOptions,
+}
+
+/// Connects all cores with each other. One waker a core.
+pub fn connect(map: Arc<NodeMap>, wakers: Vec<Arc<dyn WakeCore>>, options: &NodeOptions) -> Vec<CoreSetup> {
+    let queues: Vec<_> = wakers.into_iter().map(|waker| core_queue(QUEUED_MESSAGES_MAX, waker)).collect();
+    let cores: Vec<CoreSender<CoreMessage>> = queues.iter().map(|(sender, _)| sender.clone()).collect();
+    let setups = queues.into_iter().enumerate().map(|(number, (_, messages))| CoreSetup {
+        number,
+        map: map.clone(),
+        cores: cores.clone(),
+        messages,
+        options: options.clone(),
+    });
+    setups.collect()
+}
+
+/// Starts one core and returns once its disks are open. The core goes on in tasks of its own.
+pub async fn start(env: Env, setup: CoreSetup) -> Store {
+    let CoreSetup { number, map, cores, messages, options } = setup;
+    let cache_bytes = options.cache_bytes / cores.len();
+    let exchange = Exchange::new(env.clone(), number, cores);
+    let link = Rc::new(GroupLink { core: RefCell::new(None) });
+    let host = GroupHost::new(env.clone(), buckets_meta::Options::default(), link.clone());
+    let core = Core::new(CoreParts {
+        env: env.clone(),
+        number,
+        map,
+        exchange,
+        host,
+        root_user: options.root_user,
+        disk_sizes: options.disk_sizes,
+        // A quarter for index blocks, the rest for bodies.
+        cache_bytes: cache_bytes - cache_bytes / 4,
+    });
+    *link.core.borrow_mut() = Some(core.clone());
+    env.spawn(serve_messages(core.clone(), messages));
+    follow_leaders(&core);
+    core.host.run();
+    let index_cache = BlockCache::new(cache_bytes / 4);
+    let own: Vec<DiskIndex> = own_disks(&core).collect();
+    join_all(own.iter().map(|disk| async {
+        match core.map.disk(*disk).is_member {
+            true => open_disk(&core, *disk, &index_cache).await,
+            false => core.map.disk(*disk).set_state(DiskState::Absent, "it was not there, or was refused, at the start"),
+        }
+    }))
+    .await;
+    env.spawn(partition::collect_garbage(core.clone()));
+    env.spawn(watch_disks(core.clone(), index_cache));
+    env.spawn(learn_root(core.clone()));
+    Store::new(core)
+}
+
+impl Store {
+    /// Flushes what the core's disks hold in memory and closes them; the core serves nothing afterwards.
+    pub async fn close(&self) {
+        let disks = std::mem::take(&mut *self.core.disks.borrow_mut());
+        disks.values().for_each(|disk| self.core.host.stop_disk(disk.uuid()));
+        for closed in join_all(disks.values().map(Disk::close)).await {
+            if let Err(error) = closed {
+                tracing::error!(%error, "a disk was not closed well: its log is read again at the next start");
+            }
+        }
+    }
+}
+
+fn own_disks(core: &Core) -> impl Iterator<Item = DiskIndex> + '_ {
+    let is_own = |(_, disk): &(usize, &crate::map::MappedDisk)| disk.core == core.number;
+    core.map.disks.iter().enumerate().filter(is_own).map(|(index, _)| index as DiskIndex)
+}
+
+/// Carries Raft messages to the core that owns the receiving replica's disk.
+struct GroupLink {
+    core: RefCell<Option<Rc<Core>>>,
+}
+
+impl Transport for GroupLink {
+    fn send(&self, message: GroupMessage) {
+        let Some(core) = self.core.borrow().clone() else { return };
+        let Some(disk) = core.map.disk_of(message.to) else { return };
+        let to = core.map.disk(disk).core;
+        if to == core.number {
+            core.host.deliver(message);
+        } else {
+            // Lossy: Raft sends again what got lost.
+            let _ = core.exchange.send(to, CoreMessage::Group(message));
+        }
+    }
+}
+
+async fn serve_messages(core: Rc<Core>, messages: CoreReceiver<CoreMessage>) {
+    loop {
+        match messages.recv().await {
+            CoreMessage::Ask { from, id, request } => {
+                let serving = core.clone();
+                core.env.spawn(async move {
+                    let answer = serving.serve(request).await;
+                    // A full queue drops the answer; the asker's deadline ends its question.
+                    let _ = serving.exchange.send(from, CoreMessage::Tell { id, answer });
+                });
+            }
+            CoreMessage::Tell { id, answer } => core.exchange.told(id, answer),
+            CoreMessage::Group(message) => core.host.deliver(message),
+            CoreMessage::Leader(leadership) => drop(core.learn_leader(leadership)),
+        }
+    }
+}
+
+/// Tells every core when a group has a new leader here, and does what a new leader has to do first.
+fn follow_leaders(core: &Rc<Core>) {
+    let watching = core.clone();
+    core.host.on_leader_change(move |LeaderChange { group, term, leader }| {
+        let core = &watching;
+        let Some(disk) = leader.and_then(|uuid| core.map.disk_of(uuid)) else { return };
+        let leadership = Leadership { group, disk, term };
+        let is_news = core.learn_leader(leadership);
+        if !is_news || core.map.disk(disk).core != core.number {
+            return;
+        }
+        core.broadcast(|| CoreMessage::Leader(leadership));
+        core.env.spawn(first_duty(core.clone(), leadership));
+    });
+}
+
+/// What a new leader does once it may decide.
+async fn first_duty(core: Rc<Core>, leadership: Leadership) {
+    let group = leadership.group;
+    while core.leads(leadership) {
+        let done = match group {
+            GroupId::ROOT => root::publish_current(&core).await,
+            group => partition::rescan_garbage(&core, group).await,
+        };
+        match done {
+            Ok(()) if group == GroupId::ROOT => return core.reopen_buckets().await,
+            Ok(()) => return,
+            Err(refusal) => tracing::debug!(%group, %refusal, "the new leader is not ready yet"),
+        }
+        core.env.sleep(DUTY_RETRY).await;
+    }
+}
+
+async fn open_disk(core: &Rc<Core>, index: DiskIndex, index_cache: &BlockCache) {
+    let mapped = core.map.disk(index);
+    let options = core.disk_sizes.options(IndexOptions::new(index_cache.clone()));
+    let opened = match Disk::open(&core.env, &mapped.path, options).await {
+        Ok(opened) if opened.disk.uuid() == mapped.uuid => opened,
+        Ok(opened) => {
+            let found = opened.disk.uuid();
+            let _ = opened.disk.close().await;
+            mapped.set_state(DiskState::Absent, &format!("disk {found} is here, {} was expected", mapped.uuid));
+            return;
+        }
+        Err(error) => {
+            tracing::error!(disk = %mapped.path.display(), %error, "a disk cannot be opened");
+            mapped.set_state(DiskState::Absent, &error.to_string());
+            return;
+        }
+    };
+    let disk = opened.disk;
+    core.disks.borrow_mut().insert(index, disk.clone());
+    let mut refused = Vec::new();
+    for group in core.map.groups.values().filter(|group| group.voters.contains(&index)) {
+        let preference: Vec<DiskUuid> = group.voters.iter().map(|voter| core.map.disk(*voter).uuid).collect();
+        let added = async {
+            let store = disk.replica(group.group).await.map_err(|error| error.to_string())?;
+            core.host
+                .add_replica(&disk, store, &preference, VotersLive::InThisProcess)
+                .map_err(|error| error.to_string())
+        };
+        if let Err(error) = added.await {
+            tracing::error!(disk = %mapped.path.display(), error, "a replica takes no part");
+            refused.push(error);
+        }
+    }
+    match refused.is_empty() {
+        true => mapped.set_state(DiskState::InService, ""),
+        // Its chunks may be whole, but what it knows of the metadata is not: it must not vote, and is replaced.
+        false => {
+            core.retire(index, DiskState::Fenced, &refused.join("; "));
+            let _ = disk.close().await;
+            return;
+        }
+    }
+    core.env.spawn(adopt_pending(core.clone(), index, disk));
+}
+
+/// Finds out whether chunks whose write was cut short belong to anybody, and frees those that do not.
+async fn adopt_pending(core: Rc<Core>, index: DiskIndex, disk: Disk) {
+    let mut pending = disk.chunks().pending();
+    while !pending.is_empty() && core.map.in_service(index) {
+        let mut undecided = Vec::new();
+        for found in pending {
+            let chunk = found.chunk;
+            let Ok(described) = ChunkOwner::decode(&found.owner) else {
+                tracing::error!(object = %chunk.object, "the owner of a chunk cannot be read: it is kept");
+                continue;
+            };
+            let group = core.map.group_for(described.bucket, &described.key);
+            let question = PartitionOp::Refers { owner: described, object: chunk.object };
+            let name = ChunkName { object: chunk.object, number: chunk.number };
+            let verdict = match core.ask_group(group, question).await {
+                Ok(Reply::Refers(true)) => core.ask_disk(index, Request::ChunkConfirm { disk: index, chunk: name }),
+                Ok(Reply::Refers(false)) => {
+                    count(&core.counters.orphans_collected, 1);
+                    core.ask_disk(index, Request::ChunkDrop { disk: index, chunk: name })
+                }
+                _ => {
+                    undecided.push(found);
+                    continue;
+                }
+            };
+            let _ = verdict.await;
+        }
+        pending = undecided;
+        if !pending.is_empty() {
+            core.env.sleep(ORPHAN_RETRY).await;
+        }
+    }
+}
+
+/// Fences disks that failed or went away, and takes back those that are there again.
+async fn watch_disks(core: Rc<Core>, index_cache: BlockCache) {
+    for looks in 1u64.. {
+        core.env.sleep(WATCH_INTERVAL).await;
+        for index in own_disks(&core).collect::<Vec<_>>() {
+            let mapped = core.map.disk(index);
+            let disk = core.disks.borrow().get(&index).cloned();
+            match (mapped.state(), disk) {
+                (DiskState::InService, Some(disk)) => {
+                    if let Err(error) = Disk::identify(&core.env, &mapped.path).await {
+                        core.retire(index, DiskState::Absent, &error.to_string());
+                        let _ = disk.close().await;
+                    } else if let buckets_disk::DiskState::Fenced { reason } = disk.state() {
+                        core.retire(index, DiskState::Fenced, &reason);
+                    }
+                }
+                (DiskState::Absent, None) if looks.is_multiple_of(LOOKS_PER_RETURN) => {
+                    let found = Disk::identify(&core.env, &mapped.path).await;
+                    if found.is_ok_and(|format| format.disk == mapped.uuid) {
+                        tracing::info!(disk = %mapped.path.display(), "the disk is there again");
+                        open_disk(&core, index, &index_cache).await;
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+/// Until the root group's state is known: without a majority it is read from the newest log.
+async fn learn_root(core: Rc<Core>) {
+    loop {
+        core.env.sleep(ROOT_RETRY).await;
+        if core.root_is_known().is_ok() {
+            return;
+        }
+        let (alive, majority) = core.map.voters_in_service(GroupId::ROOT);
+        if alive < majority {
+            if let Err(refusal) = root::publish_salvaged(&core).await {
+                tracing::debug!(%refusal, "the buckets cannot be read yet");
+            }
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! Chunks are freed behind the write that made them garbage.
+//!
+//! What must hold: a chunk is freed only after the batch that names it as garbage is committed; its garbage row goes
+//! only after every disk that is in service has freed it; rows that could not be finished are tried again, and are
+//! found again by whoever leads the partition next.
+
+use crate::core::Core;
+use crate::counters::count;
+use crate::manifest::GarbageRecord;
+use crate::message::{ChunkName, Refusal, Reply, Request};
+use crate::rows;
+use buckets_index::WriteBatch;
+use buckets_ring::id::{GroupId, ObjectId};
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::ops::Bound;
+use std::rc::Rc;
+use std::time::Duration;
+
+/// Rows one batch removes, at most.
+const BATCH_ROWS_MAX: usize = 256;
+/// Rows remembered beyond which the next scan finds the rest.
+const QUEUED_ROWS_MAX: usize = 65_536;
+/// How long a burst is gathered before its chunks are freed together.
+const GATHER: Duration = Duration::from_millis(20);
+/// How long until rows that could not be finished are tried again.
+const RETRY: Duration = Duration::from_secs(30);
+
+/// What waits to be freed on this core's partitions.
+#[derive(Default)]
+pub(crate) struct GarbageQueue {
+    rows: RefCell<BTreeSet<(GroupId, ObjectId)>>,
+}
+
+impl GarbageQueue {
+    /// Queues committed garbage rows.
+    pub(crate) fn add(&self, group: GroupId, objects: impl IntoIterator<Item = ObjectId>) {
+        let mut rows = self.rows.borrow_mut();
+        for object in objects {
+            if rows.len() < QUEUED_ROWS_MAX {
+                rows.insert((group, object));
+            }
+        }
+    }
+
+    fn take(&self) -> Option<(GroupId, Vec<ObjectId>)> {
+        let mut rows = self.rows.borrow_mut();
+        let (group, _) = *rows.first()?;
+        let mut batch = Vec::new();
+        while batch.len() < BATCH_ROWS_MAX
+            && let Some(row) = rows.first().copied().filter(|(g, _)| *g == group)
+        {
+            rows.remove(&row);
+            batch.push(row.1);
+        }
+        Some((group, batch))
+    }
+}
+
+/// Frees what is queued, for as long as the core runs.
+pub(crate) async fn collect_garbage(core: Rc<Core>) {
+    let mut last_scan = core.env.now();
+    loop {
+        core.env.sleep(GATHER).await;
+        while let Some((group, objects)) = core.garbage.take() {
+            if let Err(refusal) = free(&core, group, &objects).await {
+                tracing::debug!(%group, %refusal, "garbage will be freed later");
+            }
+        }
+        if core.env.now().since(last_scan) >= RETRY {
+            last_scan = core.env.now();
+            for group in core.led_groups() {
+                let _ = rescan_garbage(&core, group).await;
+            }
+        }
+    }
+}
+
+/// Queues the garbage rows that are already there: a new leader's first duty, and the retry of what was left.
+pub(crate) async fn rescan_garbage(core: &Rc<Core>, group: GroupId) -> Result<(), Refusal> {
+    let lead = core.lead(group)?;
+    let failed = |error| core.index_refusal(group, &error);
+    let start = bytes::Bytes::from_static(b"g");
+    let mut scan = lead.view.scan(Bound::Included(start), Bound::Excluded(bytes::Bytes::from_static(b"h")));
+    let mut found = Vec::new();
+    while let Some((row, _)) = scan.next().await.map_err(failed)? {
+        if let Some(object) = row.get(1..).and_then(|id| <[u8; 16]>::try_from(id).ok()) {
+            found.push(ObjectId::from_bytes(object));
+        }
+        if found.len() == QUEUED_ROWS_MAX {
+            break;
+        }
+        core.env.yield_if_needed().await;
+    }
+    core.garbage.add(group, found);
+    Ok(())
+}
+
+async fn free(core: &Rc<Core>, group: GroupId, objects: &[ObjectId]) -> Result<(), Refusal> {
+    let lead = core.lead(group)?;
+    let mut found = Vec::with_capacity(objects.len());
+    for object in objects {
+        let row = rows::garbage(*object);
+        let record = lead.view.get(&row).await.map_err(|e| core.index_refusal(group, &e))?;
+        if let Some(record) = record {
+            found.push((row, super::decoded(GarbageRecord::decode(&record))?));
+        }
+    }
+    let in_use = parts_in_use(core, &found).await?;
+    let mut batch = WriteBatch::new();
+    for (row, garbage) in found {
+        // What somebody still reads is freed by a later scan.
+        let is_read = garbage.parts.iter().any(|part| in_use.contains(&part.object));
+        if !is_read && free_chunks(core, &garbage).await {
+            batch.delete(row);
+        }
+    }
+    if !batch.is_empty() {
+        core.propose(group, lead.term, batch).await?;
+    }
+    Ok(())
+}
+
+/// Parts that a reader on some core is in the middle of.
+async fn parts_in_use(
+    core: &Rc<Core>,
+    found: &[(bytes::Bytes, GarbageRecord)],
+) -> Result<BTreeSet<ObjectId>, Refusal> {
+    let parts: Vec<ObjectId> =
+        found.iter().flat_map(|(_, garbage)| garbage.parts.iter().map(|part| part.object)).collect();
+    let mut in_use = BTreeSet::new();
+    for other in 0..core.cores() {
+        if let Reply::InUse(parts) = core.ask(other, Request::InUse(parts.clone())).await? {
+            in_use.extend(parts);
+        }
+    }
+    Ok(in_use)
+}
+
+/// True where nothing is left to do. A disk out of service keeps its chunks, and the row, for later.
+async fn free_chunks(core: &Rc<Core>, garbage: &GarbageRecord) -> bool {
+    let mut all_freed = true;
+    for part in &garbage.parts {
+        for (number, place) in part.placement.disks.iter().enumerate() {
+            let chunk = ChunkName { object: part.object, number: number as u8 };
+            let Some(disk) = core.map.disk_at(part.placement.set, *place) else {
+                continue;
+            };
+            match core.ask_disk(disk, Request::ChunkDrop { disk, chunk }).await {
+                Ok(_) | Err(Refusal::ChunkMissing) => count(&core.counters.chunks_freed, 1),
+                Err(_) => all_freed = false,
+            }
+        }
+    }
+    all_freed
+}

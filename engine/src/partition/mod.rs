@@ -1,0 +1,314 @@
+//! A partition's operations, on the core where its leader is.
+//!
+//! What must hold:
+//! - A write is decided against the current version while the key's latch is held, on a leader that has applied
+//!   everything before its own term; what is proposed is then a blind batch that every replica applies alike.
+//!   Should leadership move meanwhile, the proposal is refused or lost: it can not apply after a newer leader's write.
+//! - A write that replaces a version names the chunks to free in the same batch.
+//! - An answer that says "nothing to do" (a failed condition, a delete of nothing) is a read and waits for the read
+//!   barrier like any other.
+
+mod garbage;
+mod latch;
+mod list;
+mod multipart;
+
+pub(crate) use garbage::{GarbageQueue, collect_garbage, rescan_garbage};
+pub(crate) use latch::Latches;
+
+use crate::core::{Core, Lead};
+use crate::manifest::{ChunkOwner, GarbageRecord, Manifest, Part, PartRecord};
+use crate::message::{Answer, PartitionOp, Refusal, Reply};
+use crate::object::api::{ObjectError, WriteCondition};
+use crate::rows;
+use buckets_index::WriteBatch;
+use buckets_ring::id::{BucketId, GroupId, ObjectId};
+use bytes::Bytes;
+use std::ops::Bound;
+use std::rc::Rc;
+
+/// Does an operation on the partition's leader, or (reads only) on a salvaged view.
+pub(crate) async fn serve(core: &Rc<Core>, group: GroupId, op: PartitionOp, salvage: bool) -> Answer {
+    match op {
+        PartitionOp::Get { bucket, key, body } => get(core, group, bucket, &key, body, salvage).await,
+        PartitionOp::List(run) => list::run(core, group, run, salvage).await,
+        PartitionOp::GetUpload { bucket, key, upload } => {
+            multipart::get(core, group, bucket, &key, upload, salvage).await
+        }
+        PartitionOp::ListParts { bucket, key, upload, after, max } => {
+            multipart::list_parts(core, group, bucket, &key, upload, after, max, salvage).await
+        }
+        PartitionOp::ListUploads { bucket, request } => {
+            multipart::list_uploads(core, group, bucket, &request, salvage).await
+        }
+        PartitionOp::Refers { owner, object } => refers(core, group, &owner, object).await,
+        PartitionOp::Put { bucket, key, manifest, inline, condition } => {
+            put(core, group, bucket, &key, &manifest, inline, &condition).await
+        }
+        PartitionOp::Delete { bucket, keys, condition } => {
+            delete(core, group, bucket, keys, &condition).await
+        }
+        PartitionOp::CreateUpload { bucket, key, upload, record } => {
+            multipart::create(core, group, bucket, &key, upload, &record).await
+        }
+        PartitionOp::PutPart { bucket, key, upload, record } => {
+            multipart::put_part(core, group, bucket, &key, upload, &record).await
+        }
+        PartitionOp::CompleteUpload { .. } => multipart::complete(core, group, op).await,
+        PartitionOp::AbortUpload { bucket, key, upload } => {
+            multipart::abort(core, group, bucket, &key, upload).await
+        }
+        PartitionOp::Seal { bucket } => seal(core, group, bucket).await,
+        PartitionOp::Unseal { bucket } => {
+            let lead = core.lead(group)?;
+            let mut batch = WriteBatch::new();
+            batch.delete(rows::seal(bucket));
+            core.propose(group, lead.term, batch).await?;
+            Ok(Reply::Done)
+        }
+        PartitionOp::Discard { garbage } => discard(core, group, &garbage).await,
+    }
+}
+
+async fn get(
+    core: &Rc<Core>,
+    group: GroupId,
+    bucket: BucketId,
+    key: &str,
+    with_body: bool,
+    salvage: bool,
+) -> Answer {
+    let view = core.read_view(group, salvage).await?;
+    let found = async {
+        let Some(record) = view.get(&rows::object(bucket, key.as_bytes())).await? else {
+            return Ok(None);
+        };
+        let body = match with_body {
+            true => view.get(&rows::inline_body(bucket, key.as_bytes())).await?,
+            false => None,
+        };
+        Ok(Some((record, body)))
+    }
+    .await
+    .map_err(|error| core.index_refusal(group, &error))?;
+    let (record, body) = found.ok_or(ObjectError::NoSuchKey)?;
+    let manifest = decoded(Manifest::decode(&record))?;
+    // The two rows are read one after the other: only a body of this very version may be returned.
+    let body = body.filter(|body| body.starts_with(manifest.object.as_bytes())).map(|body| body.slice(16..));
+    let inline = matches!(manifest.body, crate::manifest::Body::Inline);
+    if with_body && inline && body.is_none() {
+        // The version changed between the two reads.
+        return Err(Refusal::NotLeader);
+    }
+    Ok(Reply::Object(Box::new(manifest), body))
+}
+
+async fn put(
+    core: &Rc<Core>,
+    group: GroupId,
+    bucket: BucketId,
+    key: &str,
+    manifest: &Manifest,
+    inline: Option<Bytes>,
+    condition: &WriteCondition,
+) -> Answer {
+    let lead = core.lead(group)?;
+    let _open = open_bucket(core, &lead, group, bucket).await?;
+    let row = rows::object(bucket, key.as_bytes());
+    let _latch = core.latches.lock(group, row.clone()).await;
+    let current = current_version(core, &lead, group, &row).await?;
+    if let Some(current) = &current
+        && current.object == manifest.object
+    {
+        // The same question asked again: it has already happened.
+        return Ok(Reply::Done);
+    }
+    check_condition(core, group, condition, current.as_ref()).await?;
+    let mut batch = WriteBatch::new();
+    batch.put(row, manifest.encode());
+    replace_body(&mut batch, bucket, key, current.as_ref(), inline);
+    let freed = free(&mut batch, current.as_ref().map(|c| (c.object, c.parts())));
+    core.propose(group, lead.term, batch).await?;
+    core.garbage.add(group, freed);
+    Ok(Reply::Done)
+}
+
+async fn delete(
+    core: &Rc<Core>,
+    group: GroupId,
+    bucket: BucketId,
+    keys: Vec<String>,
+    condition: &WriteCondition,
+) -> Answer {
+    let lead = core.lead(group)?;
+    let _open = open_bucket(core, &lead, group, bucket).await?;
+    let mut rows_of_keys: Vec<Bytes> = keys.iter().map(|key| rows::object(bucket, key.as_bytes())).collect();
+    // Latches are taken in one order everywhere, so that two batches can not wait for each other.
+    rows_of_keys.sort();
+    rows_of_keys.dedup();
+    let mut latches = Vec::with_capacity(rows_of_keys.len());
+    for row in rows_of_keys {
+        latches.push(core.latches.lock(group, row).await);
+    }
+    let mut batch = WriteBatch::new();
+    let mut freed = Vec::new();
+    let mut results = Vec::with_capacity(keys.len());
+    let mut seen = std::collections::BTreeSet::new();
+    for key in &keys {
+        let row = rows::object(bucket, key.as_bytes());
+        let current = match seen.insert(row.clone()) {
+            true => current_version(core, &lead, group, &row).await?,
+            false => None,
+        };
+        if let Err(refusal) = check_condition(core, group, condition, current.as_ref()).await {
+            match refusal {
+                Refusal::Object(error) => results.push(Err(error)),
+                other => return Err(other),
+            }
+            continue;
+        }
+        if let Some(current) = current {
+            batch.delete(row);
+            if matches!(current.body, crate::manifest::Body::Inline) {
+                batch.delete(rows::inline_body(bucket, key.as_bytes()));
+            }
+            freed.extend(free(&mut batch, Some((current.object, current.parts()))));
+        }
+        results.push(Ok(()));
+    }
+    if batch.is_empty() {
+        core.read_view(group, false).await?;
+    } else {
+        core.propose(group, lead.term, batch).await?;
+        core.garbage.add(group, freed);
+    }
+    Ok(Reply::Deleted(results))
+}
+
+/// Chunks of a write that did not happen are garbage like any other, so that a crash does not forget them.
+async fn discard(core: &Rc<Core>, group: GroupId, garbage: &GarbageRecord) -> Answer {
+    let lead = core.lead(group)?;
+    let mut batch = WriteBatch::new();
+    let mut freed = Vec::new();
+    for part in &garbage.parts {
+        freed.extend(free(&mut batch, Some((part.object, std::slice::from_ref(part)))));
+    }
+    core.propose(group, lead.term, batch).await?;
+    core.garbage.add(group, freed);
+    Ok(Reply::Done)
+}
+
+/// Refuses new writes to the bucket, waits for those under way, and then looks whether anything is left.
+async fn seal(core: &Rc<Core>, group: GroupId, bucket: BucketId) -> Answer {
+    let lead = core.lead(group)?;
+    let _closed = core.latches.close_bucket(group, bucket).await;
+    let mut batch = WriteBatch::new();
+    batch.put(rows::seal(bucket), Bytes::new());
+    core.propose(group, lead.term, batch).await?;
+    for kind in [b'o', b'u'] {
+        let start = rows::bucket_start(kind, bucket);
+        let end = rows::after_prefix(&start).map_or(Bound::Unbounded, Bound::Excluded);
+        let mut scan = lead.view.scan(Bound::Included(start), end);
+        if scan.next().await.map_err(|e| core.index_refusal(group, &e))?.is_some() {
+            return Err(ObjectError::BucketNotEmpty.into());
+        }
+    }
+    Ok(Reply::Done)
+}
+
+async fn refers(core: &Rc<Core>, group: GroupId, owner: &ChunkOwner, object: ObjectId) -> Answer {
+    let view = core.read_view(group, false).await?;
+    let key = owner.key.as_bytes();
+    let rows_to_ask = owner
+        .upload
+        .map(|(upload, number)| rows::part(owner.bucket, upload, number))
+        .into_iter()
+        .chain([rows::object(owner.bucket, key)]);
+    for row in rows_to_ask {
+        let Some(record) = view.get(&row).await.map_err(|e| core.index_refusal(group, &e))? else {
+            continue;
+        };
+        let refers = match row[0] {
+            b'p' => decoded(PartRecord::decode(&record))?.part.object == object,
+            _ => decoded(Manifest::decode(&record))?.parts().iter().any(|part| part.object == object),
+        };
+        if refers {
+            return Ok(Reply::Refers(true));
+        }
+    }
+    Ok(Reply::Refers(false))
+}
+
+/// A write may go on: the bucket is not sealed, and will not be while the guard lives.
+pub(crate) async fn open_bucket(
+    core: &Rc<Core>,
+    lead: &Lead,
+    group: GroupId,
+    bucket: BucketId,
+) -> Result<latch::OpenBucket, Refusal> {
+    let open = core.latches.open_bucket(group, bucket).ok_or(ObjectError::OperationAborted)?;
+    let sealed = lead.view.get(&rows::seal(bucket)).await.map_err(|e| core.index_refusal(group, &e))?;
+    match sealed {
+        None => Ok(open),
+        Some(_) => Err(ObjectError::OperationAborted.into()),
+    }
+}
+
+pub(crate) async fn current_version(
+    core: &Rc<Core>,
+    lead: &Lead,
+    group: GroupId,
+    row: &Bytes,
+) -> Result<Option<Manifest>, Refusal> {
+    let record = lead.view.get(row).await.map_err(|e| core.index_refusal(group, &e))?;
+    record.map(|record| decoded(Manifest::decode(&record))).transpose()
+}
+
+/// RFC 9110 section 13.1 as S3 has it: `If-Match` of a key that is not there is NoSuchKey.
+pub(crate) async fn check_condition(
+    core: &Rc<Core>,
+    group: GroupId,
+    condition: &WriteCondition,
+    current: Option<&Manifest>,
+) -> Result<(), Refusal> {
+    let verdict = match (condition, current) {
+        (WriteCondition::Always, _) | (WriteCondition::IfAbsent, None) => return Ok(()),
+        (WriteCondition::IfMatch(etag), Some(current)) if etag == "*" || *etag == current.etag.text() => {
+            return Ok(());
+        }
+        (WriteCondition::IfMatch(_), None) => ObjectError::NoSuchKey,
+        (WriteCondition::IfAbsent | WriteCondition::IfMatch(_), Some(_)) => ObjectError::PreconditionFailed,
+    };
+    // Nothing will be proposed that would prove leadership: the verdict is a read.
+    core.read_view(group, false).await?;
+    Err(verdict.into())
+}
+
+/// Sets or removes the inline body row (the version's id, then the body) beside a new manifest.
+pub(crate) fn replace_body(
+    batch: &mut WriteBatch,
+    bucket: BucketId,
+    key: &str,
+    current: Option<&Manifest>,
+    inline: Option<Bytes>,
+) {
+    let row = rows::inline_body(bucket, key.as_bytes());
+    match inline {
+        Some(body) => batch.put(row, body),
+        None if current.is_some_and(|c| matches!(c.body, crate::manifest::Body::Inline)) => {
+            batch.delete(row);
+        }
+        None => {}
+    }
+}
+
+/// Names chunks to free in the batch; returns their garbage row's id, if there are any.
+pub(crate) fn free(batch: &mut WriteBatch, parts: Option<(ObjectId, &[Part])>) -> Option<ObjectId> {
+    let (object, parts) = parts.filter(|(_, parts)| !parts.is_empty())?;
+    batch.put(rows::garbage(object), GarbageRecord { parts: parts.to_vec() }.encode());
+    Some(object)
+}
+
+pub(crate) fn decoded<T>(record: Result<T, crate::manifest::BadRecord>) -> Result<T, Refusal> {
+    record.map_err(|bad| ObjectError::Internal(bad.to_string()).into())
+}

@@ -1,0 +1,423 @@
+//! One node in the simulator: several cores, four disks with 2+2, many clients, and crashes at any write or flush.
+//!
+//! The model is a plain map. A write that was acknowledged must be there after every crash, byte-equal; a write that was
+//! under way may be there as a whole or not at all; listings show what reads show.
+
+use buckets_disk::FormatMode;
+use buckets_engine::map::NodeMap;
+use buckets_engine::node::{self, NodeOptions};
+use buckets_engine::object::api::{
+    BodyError, BodySource, CompletePart, CompleteUploadRequest, CreateUploadRequest, ListEntry, ListRequest,
+    ObjectError, PutRequest, UploadPartRequest, User, WriteCondition,
+};
+use buckets_engine::object::store::Store;
+use buckets_env::sim::{SimNode, Simulation, sweep};
+use buckets_ring::assembly::{FoundDisk, FoundFile, assemble};
+use buckets_ring::coding::Coding;
+use buckets_ring::format::{BlockChecksum, FormatJson};
+use buckets_ring::id::{DeploymentId, DiskUuid};
+use buckets_ring::topology::{SetState, TopologyDisk, TopologyJson, TopologySet};
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+const CORES: usize = 2;
+const DISKS: u8 = 4;
+const INLINE_BYTES_MAX: usize = 8 << 10;
+const BUCKET: &str = "bucket";
+
+/// What a body is made of: compared as bytes when read back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Content {
+    seed: u64,
+    len: u64,
+}
+
+impl Content {
+    fn byte(&self, at: u64) -> u8 {
+        let word = (self.seed ^ (at / 8)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        (word >> (8 * (at % 8)) as u32) as u8
+    }
+    fn bytes(&self) -> Vec<u8> {
+        (0..self.len).map(|at| self.byte(at)).collect()
+    }
+}
+
+struct Body {
+    content: Content,
+    at: u64,
+    chunk: usize,
+}
+
+impl BodySource for Body {
+    async fn fill(&mut self, buf: &mut [u8]) -> Result<usize, BodyError> {
+        let n = buf.len().min(self.chunk).min((self.content.len - self.at) as usize);
+        for (i, byte) in buf[..n].iter_mut().enumerate() {
+            *byte = self.content.byte(self.at + i as u64);
+        }
+        self.at += n as u64;
+        Ok(n)
+    }
+}
+
+/// What a key may hold.
+#[derive(Clone, Debug, Default)]
+struct Key {
+    acknowledged: Option<Content>,
+    /// Set while a write is under way: what it would leave.
+    attempt: Option<Option<Content>>,
+}
+
+type Model = Rc<RefCell<BTreeMap<String, Key>>>;
+
+struct Cluster {
+    node: SimNode,
+    stores: Rc<RefCell<BTreeMap<usize, Store>>>,
+}
+
+fn path(disk: u8) -> String {
+    format!("/disk{disk}")
+}
+
+fn format(simulation: &Simulation, node: &SimNode) {
+    let mut random = simulation.rng();
+    let mut id = || {
+        let mut bytes = [0; 16];
+        bytes[..8].copy_from_slice(&random.next_u64().to_le_bytes());
+        bytes[8..].copy_from_slice(&random.next_u64().to_le_bytes());
+        bytes
+    };
+    let deployment = DeploymentId::from_random(id());
+    let disks: Vec<DiskUuid> = (0..DISKS).map(|_| DiskUuid::from_random(id())).collect();
+    let coding = Coding::new(2, 2).unwrap();
+    let topology = TopologyJson {
+        deployment,
+        generation: 1,
+        sets: vec![TopologySet {
+            pool: 0,
+            state: SetState::Active,
+            coding,
+            partitions: 4,
+            disks: (0..DISKS)
+                .map(|disk| TopologyDisk {
+                    uuid: disks[usize::from(disk)],
+                    endpoint: path(disk).parse().unwrap(),
+                    capacity_bytes: 1 << 40,
+                })
+                .collect(),
+        }],
+    };
+    for disk in 0..DISKS {
+        node.disk(path(disk));
+        let format = FormatJson {
+            deployment,
+            disk: disks[usize::from(disk)],
+            sets: vec![disks.clone()],
+            coding,
+            block_checksum: BlockChecksum::Xxh3,
+        };
+        let topology = topology.clone();
+        node.run(0, |env| async move {
+            node::format_disk(
+                &env,
+                path(disk).as_ref(),
+                &format,
+                &topology,
+                FormatMode::New,
+                node::DiskSizes::Tiny,
+            )
+                .await
+                .unwrap();
+        })
+        .unwrap();
+    }
+}
+
+fn start(node: &SimNode) -> Cluster {
+    let found: Vec<FoundDisk> = (0..DISKS)
+        .map(|disk| {
+            let file = |name: &str| match node.peek_file(format!("{}/.buckets.sys/{name}", path(disk))) {
+                Ok(bytes) => FoundFile::Bytes(bytes),
+                Err(_) => FoundFile::Absent,
+            };
+            FoundDisk {
+                endpoint: path(disk).parse().unwrap(),
+                format: file("format.json"),
+                topology: file("topology.json"),
+            }
+        })
+        .collect();
+    let map = Arc::new(NodeMap::new(&assemble(&found).unwrap(), CORES, INLINE_BYTES_MAX).unwrap());
+    let options = NodeOptions {
+        cache_bytes: 1 << 20,
+        root_user: User {
+            access_key: "root".into(),
+            secret_key: "secret".into(),
+            created_unix_ms: 0,
+            is_root: true,
+        },
+        disk_sizes: node::DiskSizes::Tiny,
+    };
+    let wakers = (0..CORES).map(|core| node.waker(core)).collect();
+    let stores = Rc::new(RefCell::new(BTreeMap::new()));
+    for (core, setup) in node::connect(map, wakers, &options).into_iter().enumerate() {
+        let (env, stores) = (node.env(core), stores.clone());
+        env.clone().spawn(async move {
+            let store = node::start(env, setup).await;
+            stores.borrow_mut().insert(core, store);
+        });
+    }
+    Cluster { node: node.clone(), stores }
+}
+
+impl Cluster {
+    /// Runs `work` on a core once the node is ready; `Err` where the node crashed first.
+    fn run<T>(
+        &self,
+        core: usize,
+        work: impl AsyncFnOnce(Store) -> T,
+    ) -> Result<T, buckets_env::sim::Crashed> {
+        let stores = self.stores.clone();
+        self.node.run(core, |env| async move {
+            let store = loop {
+                let ready = stores.borrow().get(&core).filter(|store| store.ready().is_ok()).cloned();
+                match ready {
+                    Some(store) => break store,
+                    None => env.sleep(Duration::from_millis(2)).await,
+                }
+            };
+            work(store).await
+        })
+    }
+}
+
+async fn put(store: &Store, key: &str, content: Content, condition: WriteCondition) -> Result<(), ObjectError> {
+    let known = content.seed.is_multiple_of(2);
+    let request = PutRequest {
+        bucket: BUCKET.into(),
+        key: key.into(),
+        headers: vec![("x-amz-meta-seed".into(), content.seed.to_string())],
+        length: known.then_some(content.len),
+        condition,
+        content_md5: None,
+        checksum: None,
+    };
+    let mut body = Body { content, at: 0, chunk: 1000 + (content.seed % 60_000) as usize };
+    store.put(request, &mut body).await.map(drop)
+}
+
+async fn put_multipart(store: &Store, key: &str, content: Content) -> Result<(), ObjectError> {
+    // Parts have to be large: the last one alone may be small, so one part is all a small body gets.
+    let upload = store
+        .create_upload(CreateUploadRequest {
+            bucket: BUCKET.into(),
+            key: key.into(),
+            headers: vec![("x-amz-meta-seed".into(), content.seed.to_string())],
+            checksum: None,
+        })
+        .await?;
+    let mut etag = String::new();
+    for _ in 0..2 {
+        // The second time replaces the first.
+        let request = UploadPartRequest {
+            bucket: BUCKET.into(),
+            key: key.into(),
+            upload,
+            number: 7,
+            length: Some(content.len),
+            content_md5: None,
+            checksum: None,
+        };
+        etag = store.upload_part(request, &mut Body { content, at: 0, chunk: 9999 }).await?.etag;
+    }
+    let request = CompleteUploadRequest {
+        bucket: BUCKET.into(),
+        key: key.into(),
+        upload,
+        parts: vec![CompletePart { number: 7, etag, checksum: None }],
+        checksum: None,
+        condition: WriteCondition::Always,
+    };
+    store.complete_upload(request).await.map(drop)
+}
+
+/// Reads a whole object; `None` where there is none.
+async fn read(store: &Store, key: &str) -> Result<Option<(u64, Vec<u8>)>, ObjectError> {
+    let reader = match store.open(BUCKET, key).await {
+        Ok(reader) => reader,
+        Err(ObjectError::NoSuchKey) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let seed = reader.info().headers.iter().find(|(name, _)| name == "x-amz-meta-seed");
+    let seed = seed.map_or(0, |(_, value)| value.parse().unwrap());
+    let size = reader.info().size;
+    let mut stream = reader.read(0..size);
+    let mut bytes = Vec::new();
+    while let Some(block) = stream.next().await? {
+        bytes.extend_from_slice(&block);
+    }
+    assert_eq!(bytes.len() as u64, size);
+    Ok(Some((seed, bytes)))
+}
+
+/// One client: writes and removes its own keys, and reads them back.
+async fn client(store: Store, number: u64, seed: u64, model: Model, operations: u64) {
+    let mut state = seed ^ (number + 1).wrapping_mul(0x2545_f491_4f6c_dd1d);
+    let mut random = move |below: u64| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state % below
+    };
+    for _ in 0..operations {
+        let key = format!("c{number}/k{}", random(4));
+        let len = match random(6) {
+            0 => 0,
+            1 => random(200),
+            2 | 3 => random(2 * INLINE_BYTES_MAX as u64),
+            4 => random(100_000),
+            _ => random(1_500_000),
+        };
+        let content = Content { seed: random(u64::MAX >> 1), len };
+        let before = model.borrow().get(&key).cloned().unwrap_or_default();
+        assert!(before.attempt.is_none());
+        let attempt = |after: Option<Content>| {
+            model.borrow_mut().entry(key.clone()).or_default().attempt = Some(after);
+        };
+        let settle = |outcome: &Result<(), ObjectError>, after: Option<Content>| {
+            let mut model = model.borrow_mut();
+            let key = model.entry(key.clone()).or_default();
+            match outcome {
+                Ok(()) => {
+                    key.acknowledged = after;
+                    key.attempt = None;
+                }
+                Err(ObjectError::PreconditionFailed | ObjectError::NoSuchKey) => key.attempt = None,
+                // Refused or unknown: both are possible until it is read.
+                Err(_) => {}
+            }
+        };
+        match random(10) {
+            0..=4 => {
+                attempt(Some(content));
+                let outcome = put(&store, &key, content, WriteCondition::Always).await;
+                settle(&outcome, Some(content));
+            }
+            5 => {
+                attempt(Some(content));
+                let outcome = put(&store, &key, content, WriteCondition::IfAbsent).await;
+                match before.acknowledged {
+                    Some(_) => assert!(outcome.is_err(), "{key} was there"),
+                    None => assert_ne!(outcome, Err(ObjectError::PreconditionFailed), "{key} was not there"),
+                }
+                settle(&outcome, Some(content));
+            }
+            6 => {
+                attempt(Some(content));
+                let outcome = put_multipart(&store, &key, content).await;
+                settle(&outcome, Some(content));
+            }
+            7 => {
+                attempt(None);
+                let outcome = store.delete(BUCKET, &key, WriteCondition::Always).await;
+                settle(&outcome, None);
+            }
+            _ => check(&store, &key, &model).await,
+        }
+        let undecided = model.borrow().get(&key).is_some_and(|key| key.attempt.is_some());
+        if undecided {
+            check(&store, &key, &model).await;
+        }
+    }
+}
+
+/// Reads a key and compares; what a cut-short write left is decided now.
+async fn check(store: &Store, key: &str, model: &Model) {
+    let found = read(store, key).await.unwrap_or_else(|error| panic!("{key} cannot be read: {error}"));
+    let mut model = model.borrow_mut();
+    let expected = model.entry(key.to_owned()).or_default();
+    let mut possible = vec![expected.acknowledged];
+    possible.extend(expected.attempt.take());
+    let is = |content: &Option<Content>| match (content, &found) {
+        (None, None) => true,
+        (Some(content), Some((seed, bytes))) => content.seed == *seed && content.bytes() == *bytes,
+        _ => false,
+    };
+    let Some(content) = possible.iter().copied().find(is) else {
+        let found = found.map(|(seed, bytes)| (seed, bytes.len()));
+        panic!("{key} is {found:?}, expected one of {possible:?}");
+    };
+    expected.acknowledged = content;
+}
+
+async fn check_all(store: Store, model: Model) {
+    let keys: Vec<String> = model.borrow().keys().cloned().collect();
+    for key in &keys {
+        check(&store, key, &model).await;
+    }
+    let mut listed = Vec::new();
+    let mut after = None;
+    loop {
+        let request = ListRequest { after, max_keys: 3, ..ListRequest::default() };
+        let page = store.list(BUCKET, request).await.unwrap();
+        for entry in page.entries {
+            match entry {
+                ListEntry::Object(object) => listed.push((object.key, object.size)),
+                ListEntry::Prefix(prefix) => panic!("{prefix} without a delimiter"),
+            }
+        }
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    let expected: Vec<(String, u64)> = model
+        .borrow()
+        .iter()
+        .filter_map(|(key, state)| Some((key.clone(), state.acknowledged?.len)))
+        .collect();
+    assert_eq!(listed, expected);
+}
+
+fn crash_run(seed: u64, rounds: u64, clients: u64, operations: u64) {
+    let simulation = Simulation::new(seed);
+    let node = simulation.node("a");
+    format(&simulation, &node);
+    let model: Model = Rc::default();
+    let mut random = simulation.rng();
+    start(&node)
+        .run(0, async |store| {
+            store.create_bucket(BUCKET, "").await.unwrap();
+        })
+        .unwrap();
+    node.crash();
+    for round in 0..rounds {
+        let cluster = start(&node);
+        if round + 1 < rounds {
+            node.crash_at_io(1 + random.next_u64() % 400);
+        }
+        let for_clients = model.clone();
+        let work = cluster.run((seed % CORES as u64) as usize, async |store| {
+            check_all(store.clone(), for_clients.clone()).await;
+            let tasks = (0..clients).map(|number| {
+                client(store.clone(), number, seed.wrapping_add(round), for_clients.clone(), operations)
+            });
+            futures::future::join_all(tasks).await;
+            check_all(store, for_clients.clone()).await;
+        });
+        if work.is_ok() {
+            node.cancel_crash();
+            node.crash();
+        }
+    }
+    let cluster = start(&node);
+    let last = model.clone();
+    cluster.run(1, async |store| check_all(store, last).await).unwrap();
+}
+
+#[test]
+fn acknowledged_writes_survive_crashes_at_any_write_or_flush() {
+    sweep(0..200, |seed| crash_run(seed, 4, 4, 12));
+}

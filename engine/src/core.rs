@@ -288,13 +288,14 @@ impl Core {
             Request::ChunkRead { disk, chunk, block, count } => {
                 let disk = self.own_disk(disk)?;
                 let chunks = disk.chunks();
-                let blocks = chunks.read(chunk_id(chunk), block, count).await.map_err(|error| match error {
-                    ChunkReadError::Missing => Refusal::ChunkMissing,
-                    ChunkReadError::Corrupt { .. } | ChunkReadError::TableDamaged { .. } => {
-                        Refusal::ChunkDamaged
-                    }
-                    ChunkReadError::Io { .. } => Refusal::DiskFailed,
-                })?;
+                let blocks =
+                    chunks.read(chunk_id(chunk), block, count).await.map_err(|error| match error {
+                        ChunkReadError::Missing => Refusal::ChunkMissing,
+                        ChunkReadError::Corrupt { .. } | ChunkReadError::TableDamaged { .. } => {
+                            Refusal::ChunkDamaged
+                        }
+                        ChunkReadError::Io { .. } => Refusal::DiskFailed,
+                    })?;
                 Ok(Reply::Blocks(
                     blocks.into_iter().map(|block| Block { data: block.padded, len: block.len }).collect(),
                 ))
@@ -372,11 +373,7 @@ impl Core {
     }
 
     /// A view that holds every acknowledged write.
-    pub(crate) async fn read_view(
-        self: &Rc<Self>,
-        group: GroupId,
-        salvage: bool,
-    ) -> Result<View, Refusal> {
+    pub(crate) async fn read_view(self: &Rc<Self>, group: GroupId, salvage: bool) -> Result<View, Refusal> {
         if salvage {
             return self.host.salvage(group).await.map_err(|error| match error {
                 SalvageError::Elsewhere { disk } => {
@@ -550,4 +547,3 @@ fn no_majority(group: GroupId, alive: usize, majority: usize) -> Refusal {
     let what = format!("partition {group} has {alive} voters in service, {majority} are needed for writes");
     ObjectError::Unavailable(what).into()
 }
-

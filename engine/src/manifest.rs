@@ -537,7 +537,10 @@ mod tests {
             size: 70_000_000,
             etag: ETag { md5: [0xab; 16], parts: 2 },
             modified_unix_ms: 1_700_000_000_123,
-            headers: vec![("content-type".into(), "text/plain".into()), ("x-amz-meta-ü".into(), String::new())],
+            headers: vec![
+                ("content-type".into(), "text/plain".into()),
+                ("x-amz-meta-ü".into(), String::new()),
+            ],
             checksum: Some(Checksum {
                 algorithm: ChecksumAlgorithm::Crc64Nvme,
                 kind: ChecksumKind::FullObject,

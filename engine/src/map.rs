@@ -110,7 +110,8 @@ impl NodeMap {
                 disks: of_set,
             });
         }
-        let index_of = |uuid: &DiskUuid| disks.iter().position(|disk| disk.uuid == *uuid).map(|at| at as DiskIndex);
+        let index_of =
+            |uuid: &DiskUuid| disks.iter().position(|disk| disk.uuid == *uuid).map(|at| at as DiskIndex);
         for (group, voters) in voters_of(&assembly.topology) {
             let voters = voters.iter().map(index_of).collect::<Option<Vec<DiskIndex>>>()?;
             groups.insert(group, MappedGroup { group, preferred: *voters.first()?, voters });

@@ -5,7 +5,7 @@
 //! may have changed something says whether it did ([`Refusal::is_definite`]).
 
 use crate::manifest::{ChunkOwner, GarbageRecord, Manifest, PartRecord, UploadRecord};
-use crate::object::api::{CompletePart, ChecksumAlgorithm, ListEntry, ObjectError, PartsPage, UploadsPage};
+use crate::object::api::{ChecksumAlgorithm, CompletePart, ListEntry, ObjectError, PartsPage, UploadsPage};
 use crate::object::api::{ListUploadsRequest, PutOutcome, User, WriteCondition};
 use crate::root::RootState;
 use buckets_env::AlignedBytes;

@@ -172,7 +172,10 @@ pub async fn start(env: Env, setup: CoreSetup) -> Store {
     join_all(own.iter().map(|disk| async {
         match core.map.disk(*disk).is_member {
             true => open_disk(&core, *disk, &index_cache).await,
-            false => core.map.disk(*disk).set_state(DiskState::Absent, "it was not there, or was refused, at the start"),
+            false => core
+                .map
+                .disk(*disk)
+                .set_state(DiskState::Absent, "it was not there, or was refused, at the start"),
         }
     }))
     .await;
@@ -278,7 +281,8 @@ async fn open_disk(core: &Rc<Core>, index: DiskIndex, index_cache: &BlockCache) 
         Ok(opened) => {
             let found = opened.disk.uuid();
             let _ = opened.disk.close().await;
-            mapped.set_state(DiskState::Absent, &format!("disk {found} is here, {} was expected", mapped.uuid));
+            mapped
+                .set_state(DiskState::Absent, &format!("disk {found} is here, {} was expected", mapped.uuid));
             return;
         }
         Err(error) => {
@@ -330,7 +334,9 @@ async fn adopt_pending(core: Rc<Core>, index: DiskIndex, disk: Disk) {
             let question = PartitionOp::Refers { owner: described, object: chunk.object };
             let name = ChunkName { object: chunk.object, number: chunk.number };
             let verdict = match core.ask_group(group, question).await {
-                Ok(Reply::Refers(true)) => core.ask_disk(index, Request::ChunkConfirm { disk: index, chunk: name }),
+                Ok(Reply::Refers(true)) => {
+                    core.ask_disk(index, Request::ChunkConfirm { disk: index, chunk: name })
+                }
                 Ok(Reply::Refers(false)) => {
                     count(&core.counters.orphans_collected, 1);
                     core.ask_disk(index, Request::ChunkDrop { disk: index, chunk: name })

@@ -51,8 +51,7 @@ pub(crate) async fn serve(core: &Rc<Core>, op: RootOp) -> Answer {
         }
     };
     let position = core.propose(GroupId::ROOT, lead.term, batch).await?;
-    let state =
-        load(&lead.view, position.index).await.map_err(|e| core.index_refusal(GroupId::ROOT, &e))?;
+    let state = load(&lead.view, position.index).await.map_err(|e| core.index_refusal(GroupId::ROOT, &e))?;
     publish(core, Arc::new(state)).await?;
     Ok(Reply::Done)
 }
@@ -141,7 +140,10 @@ fn change(state: &RootState, op: RootOp) -> Result<WriteBatch, ObjectError> {
 }
 
 /// Reads the whole state; it is small (a few hundred bytes a bucket).
-pub(crate) async fn load(view: &crate::core::View, version: u64) -> Result<RootState, buckets_index::IndexError> {
+pub(crate) async fn load(
+    view: &crate::core::View,
+    version: u64,
+) -> Result<RootState, buckets_index::IndexError> {
     let mut state = RootState { version, ..RootState::default() };
     let mut scan = view.scan(Bound::Included(Bytes::from_static(b"B")), Bound::Unbounded);
     while let Some((key, value)) = scan.next().await? {
@@ -220,12 +222,8 @@ mod tests {
         };
         let record = BucketRecord { info, deleting: Some(9) };
         assert_eq!(decode_bucket("photos", &encode_bucket(&record)), Some(record));
-        let user = User {
-            access_key: "AK".into(),
-            secret_key: "secret".into(),
-            created_unix_ms: 4,
-            is_root: false,
-        };
+        let user =
+            User { access_key: "AK".into(), secret_key: "secret".into(), created_unix_ms: 4, is_root: false };
         assert_eq!(decode_user("AK", &encode_user(&user)), Some(user));
         assert_eq!(decode_user("AK", &[2, 0]), None);
     }

@@ -128,8 +128,8 @@ fn format(simulation: &Simulation, node: &SimNode) {
                 FormatMode::New,
                 node::DiskSizes::Tiny,
             )
-                .await
-                .unwrap();
+            .await
+            .unwrap();
         })
         .unwrap();
     }
@@ -193,7 +193,12 @@ impl Cluster {
     }
 }
 
-async fn put(store: &Store, key: &str, content: Content, condition: WriteCondition) -> Result<(), ObjectError> {
+async fn put(
+    store: &Store,
+    key: &str,
+    content: Content,
+    condition: WriteCondition,
+) -> Result<(), ObjectError> {
     let known = content.seed.is_multiple_of(2);
     let request = PutRequest {
         bucket: BUCKET.into(),

@@ -121,7 +121,8 @@ pub fn encode(header: FrameHeader, head: &[u8], payload: &[u8]) -> Bytes {
 
 /// Takes the next frame off the front of `buffer`; `None` where more bytes are needed.
 pub fn decode(buffer: &mut BytesMut) -> Result<Option<Frame>, BadFrame> {
-    let Some((mut header, _)) = buffer.split_first_chunk::<HEADER_BYTES>().map(|(h, rest)| (&h[..], rest)) else {
+    let Some((mut header, _)) = buffer.split_first_chunk::<HEADER_BYTES>().map(|(h, rest)| (&h[..], rest))
+    else {
         // Garbage is refused at its first wrong byte, not after 48 of them.
         let seen = buffer.len().min(MAGIC.len());
         return if buffer[..seen] == MAGIC[..seen] { Ok(None) } else { Err(BadFrame::Magic) };
@@ -209,7 +210,10 @@ mod tests {
         }
         assert_eq!(frames.len(), 2);
         for frame in frames {
-            assert_eq!((frame.header, &frame.head[..], &frame.payload[..]), (HEADER, &b"head"[..], &b"payload"[..]));
+            assert_eq!(
+                (frame.header, &frame.head[..], &frame.payload[..]),
+                (HEADER, &b"head"[..], &b"payload"[..])
+            );
         }
         assert!(buffer.is_empty());
     }

@@ -8,6 +8,7 @@
 //! - Every queue, table and text has a limit, and it is in `limits` or in [`server::Limits`].
 
 mod date;
+mod engine_store;
 mod http;
 mod limits;
 mod s3;

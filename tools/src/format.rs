@@ -4,18 +4,18 @@
 //! - Everything is looked at before anything is changed: one refused disk, and no disk is touched.
 //! - Stored data is destroyed only where the caller said so, and other people's files never.
 //! - The disks' own `format.json` is removed first and written last, so a crash leaves each disk formatted, unfinished or
-//!   as before. The topology follows when all are formatted; disks that lack it are formatted again with force.
+//!   as before. Replicas and topology follow; disks that lack them are formatted again with force.
 
 use crate::local_disks::{self, DirectoryState, DiskLock, LockError};
 use crate::size::ByteSize;
-use buckets_disk::{Disk, DiskOptions, FormatMode};
+use buckets_disk::FormatMode;
+use buckets_engine::node::{self, DiskSizes};
 use buckets_env::Env;
 use buckets_env::real::{self, CoreOptions, StartError, Warning};
-use buckets_index::{BlockCache, IndexOptions};
 use buckets_ring::endpoint::{self, EndpointError};
 use buckets_ring::format::{FormatError, FormatJson};
 use buckets_ring::id::{DeploymentId, DiskUuid};
-use buckets_ring::topology::{TOPOLOGY_FILE, TopologyDisk, TopologySet};
+use buckets_ring::topology::{TopologyDisk, TopologySet};
 use buckets_ring::{BlockChecksum, Coding, Endpoint, SetState, TopologyJson};
 use futures::future::join_all;
 use std::fmt;
@@ -37,6 +37,8 @@ pub struct FormatRequest {
     pub force: bool,
     /// Make directories that are not there (for `--dev`). An operator's missing directory is more likely a missing mount.
     pub make_missing: bool,
+    /// How large logs and space files are.
+    pub sizes: DiskSizes,
 }
 
 /// What will be done, checked and decided.
@@ -46,6 +48,8 @@ pub struct FormatPlan {
     pub disks: Vec<PlannedDisk>,
     /// Generation 1.
     pub topology: TopologyJson,
+    /// As requested.
+    pub sizes: DiskSizes,
 }
 
 /// One disk of a plan.
@@ -236,7 +240,7 @@ pub fn plan(request: &FormatRequest) -> Result<FormatPlan, FormatDisksError> {
             _lock: claim.lock,
         })
         .collect();
-    Ok(FormatPlan { disks, topology })
+    Ok(FormatPlan { disks, topology, sizes: request.sizes })
 }
 
 /// A directory that is ours to format.
@@ -302,7 +306,7 @@ fn random_id() -> Result<[u8; 16], FormatDisksError> {
     Ok(id)
 }
 
-/// Carries a plan out, on one core of its own: all disks at once, then the topology on each.
+/// Carries a plan out, on one core of its own: all disks at once.
 pub fn execute(plan: FormatPlan) -> Result<(), FormatDisksError> {
     let paths: Vec<&Path> = plan.disks.iter().map(|disk| Path::new(disk.endpoint.path())).collect();
     for warning in real::preflight(&paths).map_err(FormatDisksError::Start)? {
@@ -327,25 +331,16 @@ pub fn execute(plan: FormatPlan) -> Result<(), FormatDisksError> {
 }
 
 async fn format_all(env: &Env, plan: &FormatPlan) -> Result<(), FormatDisksError> {
-    // Formatting reads nothing back: the cache stays empty.
-    let options = DiskOptions::new(IndexOptions::new(BlockCache::new(0)));
-    join_all(plan.disks.iter().map(|disk| format_one(env, disk, &options)))
-        .await
-        .into_iter()
-        .collect::<Result<(), _>>()?;
-    let topology = plan.topology.to_bytes();
-    join_all(plan.disks.iter().map(|disk| write_topology(env, disk, &topology))).await.into_iter().collect()
+    let disks = plan.disks.iter().map(|disk| format_one(env, disk, plan));
+    join_all(disks).await.into_iter().collect()
 }
 
-async fn format_one(env: &Env, disk: &PlannedDisk, options: &DiskOptions) -> Result<(), FormatDisksError> {
+async fn format_one(env: &Env, disk: &PlannedDisk, plan: &FormatPlan) -> Result<(), FormatDisksError> {
     let mode = if disk.destroys.is_some() { FormatMode::Overwrite } else { FormatMode::New };
     let path = Path::new(disk.endpoint.path());
-    Disk::format(env, path, &disk.format, mode, options).await.map_err(|error| failed(disk, &error))
-}
-
-async fn write_topology(env: &Env, disk: &PlannedDisk, topology: &[u8]) -> Result<(), FormatDisksError> {
-    let path = local_disks::system_dir(&disk.endpoint).join(TOPOLOGY_FILE);
-    env.write_file_durably(&path, topology).await.map_err(|error| failed(disk, &error))
+    node::format_disk(env, path, &disk.format, &plan.topology, mode, plan.sizes)
+        .await
+        .map_err(|error| failed(disk, &error))
 }
 
 fn failed(disk: &PlannedDisk, error: &dyn std::error::Error) -> FormatDisksError {

@@ -127,8 +127,7 @@ impl PartReader {
                 None => drop(wanted.insert((piece.chunk, piece.stripe))),
             }
         }
-        let (Some(first), Some(last)) =
-            (wanted.iter().map(|w| w.1).min(), wanted.iter().map(|w| w.1).max())
+        let (Some(first), Some(last)) = (wanted.iter().map(|w| w.1).min(), wanted.iter().map(|w| w.1).max())
         else {
             return Ok(window);
         };
@@ -266,9 +265,9 @@ impl PartReader {
     fn fits(&self, stripes: &Range<u32>, blocks: &[Block]) -> bool {
         blocks.len() == stripes.len()
             && stripes.clone().zip(blocks).all(|(number, block)| {
-                self.layout
-                    .stripe(self.part.size, number)
-                    .is_some_and(|shape| shape.block_bytes == block.len && block.data.len() >= block.len as usize)
+                self.layout.stripe(self.part.size, number).is_some_and(|shape| {
+                    shape.block_bytes == block.len && block.data.len() >= block.len as usize
+                })
             })
     }
 

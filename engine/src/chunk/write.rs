@@ -91,8 +91,7 @@ impl<'a> PartWriter<'a> {
         owner: Bytes,
     ) -> Result<PartWriter<'a>, ObjectError> {
         let all = core.map.chunk_order(set, object);
-        let places: Vec<u8> =
-            all.into_iter().filter(|place| core.map.in_service_at(set, *place)).collect();
+        let places: Vec<u8> = all.into_iter().filter(|place| core.map.in_service_at(set, *place)).collect();
         let planned = core.map.coding(set);
         let missing = usize::from(planned.n()) - places.len();
         let coding = u8::try_from(missing)
@@ -158,7 +157,8 @@ impl<'a> PartWriter<'a> {
         let Stripe { number, block_bytes, slot_bytes, data, is_last } = stripe;
         let mut parity = AlignedBuf::with_len(m * slot_bytes);
         {
-            let blocks: Vec<&[u8]> = data.chunks(slot_bytes).take(k).map(|slot| &slot[..block_bytes]).collect();
+            let blocks: Vec<&[u8]> =
+                data.chunks(slot_bytes).take(k).map(|slot| &slot[..block_bytes]).collect();
             let mut coded: Vec<&mut [u8]> = Vec::with_capacity(m);
             for slot in parity.chunks_mut(slot_bytes) {
                 let (block, padding) = slot.split_at_mut(block_bytes);

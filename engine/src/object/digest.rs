@@ -52,11 +52,8 @@ impl BodyDigest {
         request: Option<&ChecksumRequest>,
         trailing: Option<(ChecksumAlgorithm, Vec<u8>)>,
     ) -> Result<Digested, ObjectError> {
-        let digested = Digested {
-            md5: self.md5.finalize().into(),
-            checksum: self.checksum.finish(),
-            size: self.size,
-        };
+        let digested =
+            Digested { md5: self.md5.finalize().into(), checksum: self.checksum.finish(), size: self.size };
         if content_md5.is_some_and(|expected| expected != digested.md5) {
             return Err(ObjectError::BadDigest);
         }
@@ -131,12 +128,9 @@ pub(crate) fn multipart_checksum(
         }
         ChecksumKind::FullObject => {
             let crc = crc(algorithm)?;
-            let combined = values
-                .iter()
-                .map(|(value, size)| (number(value), *size))
-                .reduce(|(a, a_size), (b, b_size)| {
-                    (crc_fast::checksum_combine(crc, a, b, b_size), a_size + b_size)
-                })?;
+            let combined = values.iter().map(|(value, size)| (number(value), *size)).reduce(
+                |(a, a_size), (b, b_size)| (crc_fast::checksum_combine(crc, a, b, b_size), a_size + b_size),
+            )?;
             crc_value(algorithm, combined.0)
         }
     };
@@ -182,9 +176,7 @@ mod tests {
     #[test]
     fn combined_crcs_are_those_of_the_whole() {
         let whole: Vec<u8> = (0..100_000u32).map(|i| (i * 7) as u8).collect();
-        for algorithm in
-            [ChecksumAlgorithm::Crc32, ChecksumAlgorithm::Crc32c, ChecksumAlgorithm::Crc64Nvme]
-        {
+        for algorithm in [ChecksumAlgorithm::Crc32, ChecksumAlgorithm::Crc32c, ChecksumAlgorithm::Crc64Nvme] {
             let sums: Vec<_> =
                 whole.chunks(30_001).map(|c| (c.len() as u64, digest(algorithm, c).checksum)).collect();
             let parts: Vec<_> =

@@ -128,8 +128,7 @@ impl Store {
             uploads.truncate(request.max_uploads);
             more = true;
         }
-        let next =
-            uploads.last().filter(|_| more).map(|last| (last.key.clone(), Some(last.upload)));
+        let next = uploads.last().filter(|_| more).map(|last| (last.key.clone(), Some(last.upload)));
         let mut page = UploadsPage { uploads: Vec::new(), prefixes: Vec::new(), next };
         for upload in uploads {
             match rolled_up(&upload.key, &request.prefix, request.delimiter.as_deref()) {

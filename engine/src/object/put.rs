@@ -1,8 +1,7 @@
 //! PutObject and UploadPart: from the body to a durable manifest.
 
 use super::api::{
-    BodySource, ChecksumAlgorithm, ObjectError, PartInfo, PutOutcome, PutRequest,
-    UploadPartRequest,
+    BodySource, ChecksumAlgorithm, ObjectError, PartInfo, PutOutcome, PutRequest, UploadPartRequest,
 };
 use super::digest::{BodyDigest, Digested};
 use super::store::Store;
@@ -99,11 +98,8 @@ impl Store {
             .unwrap_or(ChecksumAlgorithm::Crc64Nvme);
         let mut digest = BodyDigest::new(algorithm);
         let object = ObjectId::from_random(core.env.random_id());
-        let owner = ChunkOwner {
-            bucket,
-            key: request.key.clone(),
-            upload: Some((request.upload, request.number)),
-        };
+        let owner =
+            ChunkOwner { bucket, key: request.key.clone(), upload: Some((request.upload, request.number)) };
         let stored = store_body(core, object, &owner, request.length, body, &mut digest, false).await?;
         let trailing = body.trailing_checksum();
         let Digested { md5, checksum, size } =
@@ -180,9 +176,7 @@ async fn store_body<B: BodySource>(
             digest.update(&row[16..]);
             Ok(Stored::Inline(row.freeze()))
         }
-        Some(_) => {
-            Ok(Stored::Chunked(write_part(core, object, owner, length, body, digest).await?))
-        }
+        Some(_) => Ok(Stored::Chunked(write_part(core, object, owner, length, body, digest).await?)),
         None => {
             let mut head = inline_row(object, inline_max + 1);
             let mut filled = 16;
@@ -265,8 +259,6 @@ fn check_length(length: Option<u64>) -> Result<(), ObjectError> {
 
 /// A part of no bytes has no chunks.
 fn empty_part(object: ObjectId, number: u16) -> Part {
-    let placement =
-        Placement { set: 0, k: 1, m: 0, block_bytes: 4096, disks: vec![0], missing: 1 };
+    let placement = Placement { set: 0, k: 1, m: 0, block_bytes: 4096, disks: vec![0], missing: 1 };
     Part { object, number, size: 0, placement }
 }
-

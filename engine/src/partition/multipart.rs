@@ -311,10 +311,8 @@ fn whole_checksum(
     sent: Option<(ChecksumAlgorithm, Vec<u8>)>,
 ) -> Result<Option<Checksum>, ObjectError> {
     let (algorithm, kind) = asked.unwrap_or((ChecksumAlgorithm::Crc64Nvme, ChecksumKind::FullObject));
-    let parts: Vec<PartDigest<'_>> = chosen
-        .iter()
-        .map(|p| PartDigest { size: p.part.size, checksum: p.checksum.as_ref() })
-        .collect();
+    let parts: Vec<PartDigest<'_>> =
+        chosen.iter().map(|p| PartDigest { size: p.part.size, checksum: p.checksum.as_ref() }).collect();
     let checksum = multipart_checksum(algorithm, kind, &parts);
     if let Some((algorithm, value)) = sent {
         let fits = checksum.as_ref().is_some_and(|c| c.algorithm == algorithm && c.value == value);

@@ -4,6 +4,7 @@ use super::{CtlError, write_json};
 use crate::config;
 use crate::format::{self, FormatPlan, FormatRequest};
 use crate::verdict::Exit;
+use buckets_engine::node::DiskSizes;
 use buckets_ring::{BlockChecksum, Coding};
 use serde::Serialize;
 use std::io::Write;
@@ -54,6 +55,7 @@ pub(super) fn run(args: FormatArgs, out: &mut dyn Write) -> Result<Exit, CtlErro
         block_checksum: args.checksum,
         force: args.force,
         make_missing: false,
+        sizes: DiskSizes::Full,
     };
     let plan = format::plan(&request)?;
     let report = report(&request, &plan);

@@ -1,0 +1,335 @@
+//! `bucketsd`: from flags to a running node, and from a signal to its end.
+//!
+//! What must hold: a start that cannot work ends with one sentence that says what is wrong and what to do, before any
+//! disk is changed; every disk is claimed before it is opened; the port is open only once a core can answer on it; a signal
+//! lets requests in progress end, flushes, and exits with 0.
+
+use crate::config::{ConfigError, LogFormat, NodeArgs, NodeConfig};
+use crate::credentials::{self, CredentialsError, Origin};
+use crate::format::{self, FormatDisksError, FormatRequest};
+use crate::local_disks::{self, DiskLock, LockError};
+use crate::report::Report;
+use buckets_engine::map::NodeMap;
+use buckets_engine::node::{self, CoreSetup, DiskSizes, NodeOptions};
+use buckets_engine::object::api::User;
+use buckets_env::real::{self, CoreHandle, CoreOptions, CoreWaker, StartError};
+use buckets_env::{CoreReceiver, CoreSender, Env, WakeCore, core_queue};
+use buckets_ring::assembly::{Assembly, AssemblyError, assemble};
+use buckets_ring::{BlockChecksum, Coding, Endpoint};
+use buckets_s3::server::{Metrics, Options, Server};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use std::io::IsTerminal;
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+/// Bodies up to so many bytes live beside their manifest.
+const INLINE_BYTES_MAX: usize = 16 << 10;
+/// What `--dev` formats its four directories with.
+const DEV_CODING: Coding = match Coding::new(2, 2) {
+    Some(coding) => coding,
+    None => panic!("2+2 is a code"),
+};
+/// How long requests in progress get to end at SIGTERM, unless the configuration says otherwise.
+const SHUTDOWN_DEFAULT: Duration = Duration::from_secs(30);
+
+/// Why the node did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// Flags or configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Root credentials.
+    #[error(transparent)]
+    Credentials(#[from] CredentialsError),
+    /// The machine.
+    #[error(transparent)]
+    Machine(#[from] StartError),
+    /// The directories of `--dev`.
+    #[error(transparent)]
+    Format(#[from] FormatDisksError),
+    /// The disks do not make a deployment.
+    #[error(transparent)]
+    Assembly(#[from] AssemblyError),
+    /// Some disk was given by mistake.
+    #[error("{0}")]
+    Mistake(String),
+    /// A disk is in use.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// No active set.
+    #[error("the deployment has no active erasure set: format disks with `bucketsctl format`")]
+    NoSets,
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}: {error}; {advice}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What failed.
+        error: std::io::Error,
+        /// What to do.
+        advice: &'static str,
+    },
+    /// A thread or ring could not be made.
+    #[error("a core cannot start: {0}")]
+    Core(std::io::Error),
+    /// The log filter.
+    #[error("log level: {0}")]
+    Log(String),
+}
+
+/// Runs a node until a signal ends it.
+pub fn run(args: NodeArgs) -> Result<(), DaemonError> {
+    let config = args.resolve(|name| std::env::var(name).ok())?;
+    start_log(&config)?;
+    if config.dev {
+        make_dev_disks(&config)?;
+    }
+    let paths: Vec<&Path> = config.disks.iter().map(|disk| Path::new(disk.path())).collect();
+    for warning in real::preflight(&paths)? {
+        tracing::warn!("{warning}");
+    }
+    let assembly = assembled(&config.disks)?;
+    let _locks = assembly
+        .members
+        .iter()
+        .map(|member| DiskLock::acquire(&member.endpoint))
+        .collect::<Result<Vec<_>, _>>()?;
+    let address = free_address(config.listen)?;
+    let environment = |name: &str| std::env::var(name).ok();
+    let (root, origin) =
+        credentials::find_or_generate(environment, &config.credentials, &config.credentials_file)?;
+
+    let cores = config.cores.unwrap_or_else(|| real::usable_cpus().len().max(1));
+    let map = Arc::new(NodeMap::new(&assembly, cores, INLINE_BYTES_MAX).ok_or(DaemonError::NoSets)?);
+    let options = NodeOptions {
+        cache_bytes: usize::try_from(config.cache_bytes).unwrap_or(usize::MAX),
+        root_user: User {
+            access_key: root.access_key.clone(),
+            secret_key: root.secret_key.clone(),
+            created_unix_ms: 0,
+            is_root: true,
+        },
+        disk_sizes: if config.dev { DiskSizes::Dev } else { DiskSizes::Full },
+    };
+    let running = start_cores(&config, address, map, &options, cores)?;
+    tracing::info!(
+        deployment = %assembly.deployment,
+        disks = assembly.members.len(),
+        absent = assembly.absent.len(),
+        cores,
+        %address,
+        "serving S3"
+    );
+    greet(&config, address, &root, &origin);
+    wait_for_signal();
+    tracing::info!("ending: requests in progress are finished, disks are flushed");
+    running.end();
+    Ok(())
+}
+
+fn start_log(config: &NodeConfig) -> Result<(), DaemonError> {
+    let filter = tracing_subscriber::EnvFilter::try_new(&config.log_level)
+        .map_err(|error| DaemonError::Log(error.to_string()))?;
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A second initialisation is only possible in tests; the first one stays.
+    let _ = match config.log_format {
+        LogFormat::Json => log.json().try_init(),
+        LogFormat::Human => log.with_ansi(std::io::stderr().is_terminal()).try_init(),
+    };
+    Ok(())
+}
+
+/// Makes what is missing of the four directories; formats them where none is formatted.
+fn make_dev_disks(config: &NodeConfig) -> Result<(), DaemonError> {
+    let any_formatted = config.disks.iter().any(|disk| local_disks::system_dir(disk).exists());
+    if any_formatted {
+        return Ok(());
+    }
+    if let Some(parent) = config.disks.first().and_then(|disk| Path::new(disk.path()).parent()) {
+        std::fs::create_dir_all(parent)
+            .map_err(|error| DaemonError::Mistake(format!("{} cannot be made: {error}", parent.display())))?;
+    }
+    let request = FormatRequest {
+        disks: config.disks.clone(),
+        coding: DEV_CODING,
+        block_checksum: BlockChecksum::Xxh3,
+        force: false,
+        make_missing: true,
+        sizes: DiskSizes::Dev,
+    };
+    Ok(format::execute(format::plan(&request)?)?)
+}
+
+/// Which disk is which. A disk given by mistake ends the start; one that is not there does not.
+fn assembled(disks: &[Endpoint]) -> Result<Assembly, DaemonError> {
+    let found: Vec<_> = disks.iter().map(local_disks::identify).collect();
+    let assembly = assemble(&found)?;
+    for refused in &assembly.refused {
+        if refused.reason.is_mistake() {
+            return Err(DaemonError::Mistake(refused.to_string()));
+        }
+        tracing::error!("{refused}");
+    }
+    Ok(assembly)
+}
+
+/// The address with a port that nobody listens on. Cores share the port among themselves, and so would two nodes by
+/// mistake: an exclusive bind tells.
+fn free_address(address: SocketAddr) -> Result<SocketAddr, DaemonError> {
+    let probe = TcpListener::bind(address).map_err(|error| {
+        let advice = match error.kind() {
+            std::io::ErrorKind::AddrInUse => "stop what listens there, or choose another port with --listen",
+            std::io::ErrorKind::PermissionDenied => "choose a port above 1023, or grant CAP_NET_BIND_SERVICE",
+            std::io::ErrorKind::AddrNotAvailable => "choose an address of this machine with --listen",
+            _ => "choose another address with --listen",
+        };
+        DaemonError::Listen { address, error, advice }
+    })?;
+    probe.local_addr().map_err(|error| DaemonError::Listen { address, error, advice: "try again" })
+}
+
+struct Running {
+    cores: Vec<CoreHandle>,
+    ends: Vec<CoreSender<()>>,
+}
+
+impl Running {
+    fn end(self) {
+        for end in &self.ends {
+            // A queue that is full has been told already.
+            let _ = end.send(());
+        }
+        self.cores.into_iter().for_each(CoreHandle::join);
+    }
+}
+
+fn start_cores(
+    config: &NodeConfig,
+    address: SocketAddr,
+    map: Arc<NodeMap>,
+    options: &NodeOptions,
+    cores: usize,
+) -> Result<Running, DaemonError> {
+    let wakers: Vec<Arc<CoreWaker>> =
+        (0..cores).map(|_| CoreWaker::new()).collect::<Result<_, _>>().map_err(DaemonError::Core)?;
+    let shared: Vec<Arc<dyn WakeCore>> =
+        wakers.iter().map(|waker| waker.clone() as Arc<dyn WakeCore>).collect();
+    let setups = node::connect(map, shared.clone(), options);
+    let metrics = Arc::new(Metrics::new(cores));
+    let (started_tx, started_rx) = mpsc::channel();
+    let mut running = Running { cores: Vec::new(), ends: Vec::new() };
+    for (index, (setup, waker)) in setups.into_iter().zip(wakers).enumerate() {
+        let (end_tx, end_rx) = core_queue(1, shared[index].clone());
+        let serve = ServeCore {
+            address,
+            options: server_options(config),
+            shutdown: config
+                .limits
+                .shutdown_seconds_max
+                .map_or(SHUTDOWN_DEFAULT, |seconds| Duration::from_secs(u64::from(seconds))),
+            metrics: metrics.clone(),
+            index,
+            started: started_tx.clone(),
+        };
+        let core = CoreOptions { cpu: None, index, name: format!("core-{index}") };
+        let handle = real::run_core(core, waker, move |env| serve.run(env, setup, end_rx));
+        running.cores.push(handle.map_err(DaemonError::Core)?);
+        running.ends.push(end_tx);
+    }
+    drop(started_tx);
+    for _ in 0..cores {
+        // A core that is gone without a word has ended the process.
+        if let Ok(Err(error)) = started_rx.recv() {
+            let advice = "choose another address with --listen";
+            running.end();
+            return Err(DaemonError::Listen { address, error, advice });
+        }
+    }
+    Ok(running)
+}
+
+struct ServeCore {
+    address: SocketAddr,
+    options: Options,
+    shutdown: Duration,
+    metrics: Arc<Metrics>,
+    index: usize,
+    started: mpsc::Sender<std::io::Result<()>>,
+}
+
+impl ServeCore {
+    async fn run(self, env: Env, setup: CoreSetup, end: CoreReceiver<()>) {
+        let store = node::start(env.clone(), setup).await;
+        let listener = match env.listen(self.address) {
+            Ok(listener) => listener,
+            Err(error) => {
+                let _ = self.started.send(Err(error));
+                end.recv().await;
+                return;
+            }
+        };
+        let report = Report::new(store.clone());
+        let server = Server::new(env.clone(), store.clone(), report, self.metrics, self.index, self.options);
+        env.spawn(server.clone().serve(listener));
+        let _ = self.started.send(Ok(()));
+        end.recv().await;
+        server.drain(self.shutdown).await;
+        store.close().await;
+    }
+}
+
+fn server_options(config: &NodeConfig) -> Options {
+    let mut options = Options { region: config.region.clone(), ..Options::default() };
+    if let Some(connections) = config.limits.connections_per_core_max {
+        options.limits.connections_max = connections as usize;
+    }
+    if let Some(requests) = config.limits.requests_per_core_max {
+        options.limits.in_flight_max = requests as usize;
+    }
+    options
+}
+
+/// What a person needs to try it.
+fn greet(config: &NodeConfig, address: SocketAddr, root: &credentials::Credentials, origin: &Origin) {
+    let endpoint = match address.ip().is_unspecified() {
+        true => format!("http://127.0.0.1:{}", address.port()),
+        false => format!("http://{address}"),
+    };
+    println!("Buckets serves S3 at {endpoint}");
+    match origin {
+        Origin::Generated(path) => {
+            println!("Root credentials, made now and stored in {} (shown only this once):", path.display());
+            println!("  access key  {}\n  secret key  {}", root.access_key, root.secret_key);
+        }
+        Origin::File(path) => println!("Root credentials: {}", path.display()),
+        Origin::Environment => println!("Root credentials: from the environment"),
+        Origin::Configuration => println!("Root credentials: from the configuration"),
+    }
+    if config.dev {
+        let secret = match origin {
+            Origin::Generated(_) => root.secret_key.clone(),
+            _ => "...".to_owned(),
+        };
+        println!("Try it:");
+        println!("  export AWS_ACCESS_KEY_ID={} AWS_SECRET_ACCESS_KEY={secret}", root.access_key);
+        println!("  export AWS_DEFAULT_REGION={} AWS_ENDPOINT_URL={endpoint}", config.region);
+        println!("  aws s3 mb s3://photos");
+        println!("  aws s3 cp README.md s3://photos/");
+        println!("  aws s3 ls s3://photos/");
+    }
+}
+
+fn wait_for_signal() {
+    match Signals::new([SIGTERM, SIGINT]) {
+        Ok(mut signals) => drop(signals.forever().next()),
+        Err(error) => {
+            tracing::error!(%error, "signals cannot be received: the node runs until it is killed");
+            loop {
+                std::thread::park();
+            }
+        }
+    }
+}

@@ -16,11 +16,6 @@ const IDENTITY_BYTES_MAX: u64 = 64 << 20;
 const HARMLESS_NAME: &str = "lost+found";
 /// What an interrupted check of direct I/O leaves behind.
 const PREFLIGHT_PREFIX: &str = ".buckets-preflight-";
-/// Names of a disk's own directories beside the system directory; see docs/formats. Where that one is missing they are
-/// anybody's.
-const DISK_NAMES: [&str; 3] = ["wal", "space", "groups"];
-/// And the chunk table's, followed by a number.
-const CHUNK_TABLE_PREFIX: &str = "chunks.";
 /// Foreign names that a refusal shows.
 const EXAMPLES_MAX: usize = 3;
 
@@ -105,7 +100,7 @@ fn try_inspect(disk: &Endpoint) -> io::Result<DirectoryState> {
     }
     let ours = names.iter().any(|name| name == SYSTEM_DIR);
     let mut foreign: Vec<String> =
-        names.into_iter().filter(|name| !(is_harmless(name) || ours && is_ours(name))).collect();
+        names.into_iter().filter(|name| !is_harmless(name) && name != SYSTEM_DIR).collect();
     if !foreign.is_empty() {
         foreign.sort();
         let names = foreign.len();
@@ -116,7 +111,7 @@ fn try_inspect(disk: &Endpoint) -> io::Result<DirectoryState> {
         return Ok(DirectoryState::Empty);
     }
     let system = system_dir(disk);
-    let stored_bytes = allocated_bytes(path)?;
+    let stored_bytes = allocated_bytes(&system)?;
     match identity_file(&system.join(FORMAT_FILE)) {
         FoundFile::Bytes(bytes) => {
             Ok(DirectoryState::Formatted { format: FormatJson::parse(&bytes), stored_bytes })
@@ -128,12 +123,6 @@ fn try_inspect(disk: &Endpoint) -> io::Result<DirectoryState> {
 
 fn is_harmless(name: &str) -> bool {
     name == HARMLESS_NAME || name.starts_with(PREFLIGHT_PREFIX)
-}
-
-fn is_ours(name: &str) -> bool {
-    let chunk_table =
-        |name: &str| name.strip_prefix(CHUNK_TABLE_PREFIX).is_some_and(|n| n.parse::<u32>().is_ok());
-    name == SYSTEM_DIR || DISK_NAMES.contains(&name) || chunk_table(name)
 }
 
 /// Bytes that the files below a directory occupy.
@@ -220,10 +209,8 @@ mod tests {
         assert!(matches!(inspect(&disk(&directory, "fresh")), DirectoryState::Empty));
         make("not-ours/wal");
         assert!(matches!(inspect(&disk(&directory, "not-ours")), DirectoryState::Foreign { names: 1, .. }));
-        for name in [".buckets.sys", "wal", "space", "groups", "chunks.0"] {
-            make(&format!("unfinished/{name}"));
-        }
-        fs::write(directory.path().join("unfinished/wal/00000000.wal"), [1; 5000]).unwrap();
+        make("unfinished/.buckets.sys/wal");
+        fs::write(directory.path().join("unfinished/.buckets.sys/wal/00000000.wal"), [1; 5000]).unwrap();
         let state = inspect(&disk(&directory, "unfinished"));
         assert!(matches!(state, DirectoryState::Unfinished { stored_bytes: 5000.. }), "{state:?}");
         fs::write(directory.path().join("unfinished/.buckets.sys/format.json"), "{}").unwrap();

@@ -7,10 +7,10 @@
 //! <disk>/.buckets.sys/format.json      identity, immutable (see `ring`)
 //! <disk>/.buckets.sys/topology.json    as of the last change (see `ring`)
 //! <disk>/.buckets.sys/superblock       see `superblock`
-//! <disk>/wal/00000000.wal ...          segments of the log, see `wal`
-//! <disk>/chunks.0/                     index: the chunk table, see `chunk::entry`
-//! <disk>/space/00000000.space ...      chunk space
-//! <disk>/groups/00000001.0/ ...        index of one Raft group: number, generation
+//! <disk>/.buckets.sys/wal/00000000.wal ...          segments of the log, see `wal`
+//! <disk>/.buckets.sys/chunks.0/                     index: the chunk table, see `chunk::entry`
+//! <disk>/.buckets.sys/space/00000000.space ...      chunk space
+//! <disk>/.buckets.sys/groups/00000001.0/ ...        index of one Raft group: number, generation
 //! ```
 
 use crate::error::{DiskFormatError, DiskOpenError};
@@ -41,30 +41,36 @@ pub(crate) fn system_dir(disk: &Path) -> PathBuf {
     disk.join(SYSTEM_DIR)
 }
 
+fn groups_dir(disk: &Path) -> PathBuf {
+    system_dir(disk).join(GROUPS_DIR)
+}
+
 pub(crate) fn wal_dir(disk: &Path) -> PathBuf {
-    disk.join("wal")
+    system_dir(disk).join(WAL_DIR)
 }
 
 pub(crate) fn space_dir(disk: &Path) -> PathBuf {
-    disk.join("space")
+    system_dir(disk).join(SPACE_DIR)
 }
 
+const WAL_DIR: &str = "wal";
+const SPACE_DIR: &str = "space";
 const CHUNK_TABLE: &str = "chunks";
 const GROUPS_DIR: &str = "groups";
 
 /// Directory of one generation of the chunk table.
 pub(crate) fn chunk_table_dir(disk: &Path, generation: u32) -> PathBuf {
-    disk.join(format!("{CHUNK_TABLE}.{generation}"))
+    system_dir(disk).join(format!("{CHUNK_TABLE}.{generation}"))
 }
 
 /// Directory of one generation of a group's index.
 pub(crate) fn group_dir(disk: &Path, group: GroupId, generation: u32) -> PathBuf {
-    disk.join(GROUPS_DIR).join(format!("{:08x}.{generation}", group.0))
+    groups_dir(disk).join(format!("{:08x}.{generation}", group.0))
 }
 
 /// Generations of the chunk table, oldest first.
 pub(crate) async fn chunk_table_generations(env: &Env, disk: &Path) -> io::Result<Vec<u32>> {
-    let names = env.list_dir(disk).await?;
+    let names = env.list_dir(&system_dir(disk)).await?;
     let mut found: Vec<u32> = names
         .iter()
         .filter_map(|name| name.strip_prefix(CHUNK_TABLE)?.strip_prefix('.')?.parse().ok())
@@ -76,7 +82,7 @@ pub(crate) async fn chunk_table_generations(env: &Env, disk: &Path) -> io::Resul
 /// Generations of the index of each group, oldest first.
 pub(crate) async fn group_generations(env: &Env, disk: &Path) -> io::Result<BTreeMap<GroupId, Vec<u32>>> {
     let mut found: BTreeMap<GroupId, Vec<u32>> = BTreeMap::new();
-    for name in env.list_dir(&disk.join(GROUPS_DIR)).await? {
+    for name in env.list_dir(&groups_dir(disk)).await? {
         let parsed = name.split_once('.').and_then(|(group, generation)| {
             Some((GroupId(u32::from_str_radix(group, 16).ok()?), generation.parse().ok()?))
         });
@@ -131,7 +137,7 @@ pub(crate) async fn format(
         Err(error) => return Err(failed("read format.json")(error)),
     }
     clear(env, path).await.map_err(failed("remove what was there"))?;
-    for dir in [system_dir(path), wal_dir(path), space_dir(path), path.join(GROUPS_DIR)] {
+    for dir in [system_dir(path), wal_dir(path), space_dir(path), groups_dir(path)] {
         env.create_dir_all(&dir).await.map_err(failed("make directories"))?;
     }
     let superblock = Superblock {
@@ -146,14 +152,12 @@ pub(crate) async fn format(
 }
 
 async fn clear(env: &Env, path: &Path) -> io::Result<()> {
-    let names = match env.list_dir(path).await {
+    let system = system_dir(path);
+    let names = match env.list_dir(&system).await {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         other => other?,
     };
-    if !names.iter().any(|name| name == SYSTEM_DIR) {
-        return Ok(());
-    }
-    for dir in [system_dir(path), wal_dir(path), space_dir(path)] {
+    for dir in [wal_dir(path), space_dir(path)] {
         clear_dir(env, &dir).await?;
     }
     for generation in chunk_table_generations(env, path).await? {
@@ -166,7 +170,16 @@ async fn clear(env: &Env, path: &Path) -> io::Result<()> {
             }
         }
     }
-    Ok(())
+    for name in names.iter().filter(|name| !is_directory_name(name)) {
+        env.remove_file(&system.join(name)).await?;
+    }
+    env.sync_dir(&system).await
+}
+
+/// The system directory holds the identity's files and these directories.
+fn is_directory_name(name: &str) -> bool {
+    [WAL_DIR, SPACE_DIR, GROUPS_DIR].contains(&name)
+        || name.strip_prefix(CHUNK_TABLE).is_some_and(|generation| generation.starts_with('.'))
 }
 
 async fn write_superblock(env: &Env, path: &Path, superblock: &Superblock) -> io::Result<()> {

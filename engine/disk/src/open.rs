@@ -280,6 +280,7 @@ impl Opening {
             tail: Vec::new(),
             chain: 0,
             lost: Vec::new(),
+            start_lsn: None,
             chunk_suspected: Vec::new(),
             chunk_lost: false,
         };
@@ -288,6 +289,10 @@ impl Opening {
             self.env.yield_if_needed().await;
         }
         let end = replay.end();
+        if reading.table_flushed >= end.next_lsn {
+            // What the table has flushed was durable in the log.
+            reading.take(Item::Lost(end.next_lsn..reading.table_flushed + 1), &self.counters);
+        }
         if end.torn_tail {
             add(&self.counters.wal_torn_tails, 1);
         }
@@ -390,6 +395,8 @@ struct Reading {
     tail: Vec<ChunkTail>,
     chain: u64,
     lost: Vec<Range<u64>>,
+    /// The first record that the log still holds.
+    start_lsn: Option<u64>,
     /// Lost parts of which it is not known whether chunk records were in them.
     chunk_suspected: Vec<Range<u64>>,
     chunk_lost: bool,
@@ -417,6 +424,7 @@ impl Reading {
     }
 
     fn checkpoint(&mut self, next_lsn: u64, checkpoint: Checkpoint, counters: &Counters) {
+        self.start_lsn.get_or_insert(next_lsn);
         if checkpoint.chunk_chain < next_lsn {
             self.prove_chunks(checkpoint.chunk_chain, counters);
             self.chain = checkpoint.chunk_chain;
@@ -427,6 +435,7 @@ impl Reading {
     }
 
     fn record(&mut self, lsn: u64, record: Record, counters: &Counters) {
+        self.start_lsn.get_or_insert(lsn);
         match record {
             Record::Replica { group, previous, op } => self.replica(group).record(lsn, previous, op),
             Record::Chunk { chunk, previous, op } => {
@@ -442,7 +451,9 @@ impl Reading {
     /// The last chunk record before this place is `previous`: was it in a lost part?
     fn prove_chunks(&mut self, previous: u64, counters: &Counters) {
         let lost = self.chunk_suspected.iter().any(|range| range.contains(&previous));
-        if lost && previous > self.table_flushed {
+        // A table that is older than the log reaches back has itself lost what it had flushed.
+        let gone = self.start_lsn.is_some_and(|start| previous < start);
+        if (lost || gone) && previous > self.table_flushed {
             add(&counters.chunk_chain_breaks, 1);
             self.chunk_lost = true;
         }

@@ -1,5 +1,7 @@
 //! What was written is there after a clean close and after a crash.
 
+#![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
+
 mod rig;
 
 use buckets_disk::{ChunkReadError, Disk, DiskFormatError, DiskOpenError, FormatMode, HardState};

@@ -308,6 +308,8 @@ impl Space {
             };
             if let Err(error) = outcome {
                 self.fence.close_for("flush of chunk space", &error);
+            }
+            if self.fence.is_closed() {
                 break;
             }
             add(&self.counters.data_flushes, 1);

@@ -235,7 +235,7 @@ impl Chunks {
         let extents = match space.allocate_now(wanted, goal) {
             Some(extents) => extents,
             // Where space is short, nothing is taken ahead.
-            None => space.allocate(missing, goal).await?,
+            None => self.allocate(missing, goal).await?,
         };
         let current =
             self.inner.state.borrow().writers.get(&writer.chunk).is_some_and(|w| Rc::ptr_eq(w, writer));
@@ -246,6 +246,17 @@ impl Chunks {
         let mut free = space.free.borrow_mut();
         extents.into_iter().for_each(|extent| release(&mut free, extent));
         Err(ChunkWriteError::NotOpen)
+    }
+
+    /// Takes units, new ones or those of chunks whose deletion is on its way to the disk.
+    async fn allocate(&self, units: u32, goal: Option<u64>) -> Result<Vec<Extent>, ChunkWriteError> {
+        match self.inner.space.allocate(units, goal).await {
+            Err(ChunkWriteError::NoSpace) if !self.inner.state.borrow().unsettled.is_empty() => {
+                self.settled().await?;
+                self.inner.space.allocate_now(units, goal).ok_or(ChunkWriteError::NoSpace)
+            }
+            other => other,
+        }
     }
 
     /// Starts a write in a task of its own. `own` is for a chunk of one flushed write.

@@ -23,6 +23,8 @@ pub(crate) struct ReplicaReplay {
     removed: bool,
     /// Lost parts of the log of which it is not known whether they held records of this replica.
     suspected: Vec<Range<u64>>,
+    /// The last index that the log knows of.
+    known: u64,
 }
 
 impl ReplicaReplay {
@@ -38,6 +40,7 @@ impl ReplicaReplay {
             reset: None,
             removed: false,
             suspected: lost.to_vec(),
+            known: 0,
         }
     }
 
@@ -66,6 +69,7 @@ impl ReplicaReplay {
             self.chain = checkpoint.chain;
         }
         self.damaged |= checkpoint.damaged;
+        self.known = checkpoint.last.0;
         self.take(&checkpoint.state);
         self.reset = checkpoint.reset;
         self.removed = false;
@@ -79,6 +83,7 @@ impl ReplicaReplay {
         match record {
             ReplicaRecord::Append { state, entries } => {
                 self.take(&state);
+                self.known = entries.last().map_or(self.known, |last| last.index);
                 self.log.append(entries, lsn);
                 self.log.trim(self.flushed.0);
             }
@@ -101,6 +106,7 @@ impl ReplicaReplay {
 
     fn end_reset(&mut self, reset: &Reset) {
         self.log.restart_at(reset.index, reset.term);
+        self.known = self.known.max(reset.index);
         self.take(&reset.state);
     }
 
@@ -121,7 +127,8 @@ impl ReplicaReplay {
         if let Some(reset) = self.reset.take_if(|reset| reset.index <= self.flushed.0) {
             self.end_reset(&reset);
         }
-        let mut damaged = self.damaged || !self.suspected.is_empty();
+        // Entries are applied when they are durable: an index that is ahead of the log speaks of a lost part of it.
+        let mut damaged = self.damaged || !self.suspected.is_empty() || self.flushed.0 > self.known;
         let (log, whole): (Log, bool) = self.log.finish(self.flushed);
         damaged |= !whole;
         let mut hard_state = self.hard_state;

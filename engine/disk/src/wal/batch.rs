@@ -8,7 +8,7 @@
 //! v1, little-endian, offsets in bytes
 //!   0  magic            8  "BKTWAL\r\n"
 //!   8  version          2  1
-//!  10  kind             2  1 records, 2 checkpoint, 3 seal
+//!  10  kind             2  1 records, 2 checkpoint, 3 seal, 4 next
 //!  12  record count     4
 //!  16  segment number   8  counts up as segments are (re)used
 //!  24  batch number     8  counts up by one, over all segments
@@ -54,6 +54,8 @@ pub(crate) enum BatchKind {
     Checkpoint,
     /// Nothing: proves that the batch before was durable.
     Seal,
+    /// The next segment has begun, durably: last in a segment.
+    Next,
 }
 
 /// A header's fields.
@@ -110,6 +112,7 @@ impl BatchSeal {
             BatchKind::Records => 1,
             BatchKind::Checkpoint => 2,
             BatchKind::Seal => 3,
+            BatchKind::Next => 4,
         };
         put(batch, AT_VERSION, &VERSION.to_le_bytes());
         put(batch, AT_KIND, &kind.to_le_bytes());
@@ -140,6 +143,7 @@ impl BatchSeal {
             1 => BatchKind::Records,
             2 => BatchKind::Checkpoint,
             3 => BatchKind::Seal,
+            4 => BatchKind::Next,
             _ => return None,
         };
         Some(BatchHeader {

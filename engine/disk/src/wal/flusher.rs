@@ -53,12 +53,16 @@ pub(crate) async fn run(core: Rc<DiskCore>) {
 
 async fn write_records(core: &Rc<DiskCore>, batch: OpenBatch) -> io::Result<()> {
     make_room(core, batch_bytes(batch.payload_bytes()), batch.first_lsn).await?;
-    let (count, payload_bytes) = (batch.count, batch.payload_bytes());
+    let count = batch.count;
     let end_lsn = batch.first_lsn + u64::from(count);
     let data_lsn = core.wal.data_lsn();
-    write(core, BatchKind::Records, count, batch.first_lsn, data_lsn, payload_bytes, batch.buffer).await?;
+    write(core, BatchKind::Records, count, batch.first_lsn, data_lsn, batch.buffer).await?;
     add(&core.counters.wal_records, u64::from(count));
     core.counters.batch(count);
+    if core.fence.is_closed() {
+        // Something else failed meanwhile: these records are durable, but nobody is told any more.
+        return Ok(());
+    }
     core.wal.complete(end_lsn);
     core.chunks.settle();
     Ok(())
@@ -68,7 +72,7 @@ async fn write_seal(core: &Rc<DiskCore>) -> io::Result<()> {
     let first_lsn = core.wal.next_unwritten_lsn();
     make_room(core, batch_bytes(0), first_lsn).await?;
     let empty = FieldBuf::with_capacity(ALIGNMENT, HEADER_BYTES);
-    write(core, BatchKind::Seal, 0, first_lsn, 0, 0, empty).await?;
+    write(core, BatchKind::Seal, 0, first_lsn, 0, empty).await?;
     add(&core.counters.wal_seals, 1);
     Ok(())
 }
@@ -95,18 +99,31 @@ async fn make_room(core: &Rc<DiskCore>, bytes: usize, first_lsn: u64) -> io::Res
     Ok(())
 }
 
-/// Starts the next segment with a checkpoint.
+/// Starts the next segment with a checkpoint, then says so at the end of the one before: a segment that has begun and
+/// is not found later is lost, not torn.
 async fn roll(core: &Rc<DiskCore>, first_lsn: u64) -> io::Result<()> {
     let segment = free_segment(core).await?;
-    {
+    let before = {
         let mut segments = core.segments.borrow_mut();
+        let before = segments.current().map(|current| Place {
+            segment: current.clone(),
+            page: segments.page,
+            number: segments.batch_number,
+        });
+        // The number of the word at the end of the segment before.
+        segments.batch_number += u64::from(before.is_some());
         let number = segments.take_number();
         segments.push_live(LiveSegment { segment, number, end_lsn: first_lsn });
         segments.page = 0;
-    }
+        before
+    };
     add(&core.counters.wal_segments_started, 1);
     let payload = checkpoint_payload(core);
     append_checkpoint(core, payload, first_lsn).await?;
+    if let Some(before) = before {
+        let empty = FieldBuf::with_capacity(ALIGNMENT, HEADER_BYTES);
+        write_at(core, &before, BatchKind::Next, 0, first_lsn, 0, empty).await?;
+    }
     core.segments.borrow_mut().checkpoint_durable();
     core.call_housekeeping();
     Ok(())
@@ -163,46 +180,64 @@ fn checkpoint_payload(core: &Rc<DiskCore>) -> FieldBuf {
 }
 
 async fn append_checkpoint(core: &Rc<DiskCore>, payload: FieldBuf, first_lsn: u64) -> io::Result<()> {
-    let payload_bytes = payload.len() - HEADER_BYTES;
-    write(core, BatchKind::Checkpoint, 0, first_lsn, 0, payload_bytes, payload).await
+    write(core, BatchKind::Checkpoint, 0, first_lsn, 0, payload).await
 }
 
+/// Where a batch goes.
+struct Place {
+    segment: LiveSegment,
+    page: u32,
+    number: u64,
+}
+
+/// Writes a batch behind the last one.
 async fn write(
     core: &Rc<DiskCore>,
     kind: BatchKind,
     record_count: u32,
     first_lsn: u64,
     data_lsn: u64,
-    payload_bytes: usize,
     buffer: FieldBuf,
 ) -> io::Result<()> {
-    let bytes = batch_bytes(payload_bytes);
-    let (file, header) = {
+    let place = {
         let segments = core.segments.borrow();
         let Some(current) = segments.current() else { unreachable!("room was made") };
-        let header = BatchHeader {
-            kind,
-            record_count,
-            segment: current.number,
-            number: segments.batch_number,
-            first_lsn,
-            data_lsn,
-            page: segments.page,
-            payload_bytes: payload_bytes as u32,
-        };
-        (current.segment.file.clone(), header)
+        Place { segment: current.clone(), page: segments.page, number: segments.batch_number }
     };
-    let mut batch = buffer.into_padded(bytes);
-    core.seal.close(&header, &mut batch);
-    let offset = u64::from(header.page) * ALIGNMENT as u64;
-    file.write_at(offset, batch.freeze(), WriteMode::Flushed).await?;
+    let header = write_at(core, &place, kind, record_count, first_lsn, data_lsn, buffer).await?;
     let mut segments = core.segments.borrow_mut();
-    segments.page += (bytes / ALIGNMENT) as u32;
+    segments.page += (header.batch_bytes() / ALIGNMENT) as u32;
     segments.batch_number += 1;
     if let Some(current) = segments.current_mut() {
         current.end_lsn = header.end_lsn();
     }
-    add(&core.counters.wal_batches, 1);
-    add(&core.counters.wal_bytes, bytes as u64);
     Ok(())
+}
+
+async fn write_at(
+    core: &Rc<DiskCore>,
+    place: &Place,
+    kind: BatchKind,
+    record_count: u32,
+    first_lsn: u64,
+    data_lsn: u64,
+    buffer: FieldBuf,
+) -> io::Result<BatchHeader> {
+    let header = BatchHeader {
+        kind,
+        record_count,
+        segment: place.segment.number,
+        number: place.number,
+        first_lsn,
+        data_lsn,
+        page: place.page,
+        payload_bytes: (buffer.len() - HEADER_BYTES) as u32,
+    };
+    let mut batch = buffer.into_padded(header.batch_bytes());
+    core.seal.close(&header, &mut batch);
+    let offset = u64::from(header.page) * ALIGNMENT as u64;
+    place.segment.segment.file.write_at(offset, batch.freeze(), WriteMode::Flushed).await?;
+    add(&core.counters.wal_batches, 1);
+    add(&core.counters.wal_bytes, header.batch_bytes() as u64);
+    Ok(header)
 }

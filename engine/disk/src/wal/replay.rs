@@ -55,13 +55,20 @@ struct Found {
     number: Option<u64>,
 }
 
+/// A segment that is or was read.
+struct Done {
+    live: LiveSegment,
+    /// Page behind the last valid batch but the word that the next segment has begun.
+    end_page: u64,
+}
+
 /// Reads a log from front to back.
 pub(crate) struct Replay {
     seal: BatchSeal,
     segment_pages: u64,
     /// Segments to read, oldest first.
     todo: VecDeque<Found>,
-    done: Vec<LiveSegment>,
+    done: Vec<Done>,
     unused: Vec<Segment>,
     reader: Option<Reader>,
     page: u64,
@@ -78,8 +85,8 @@ pub(crate) struct Replay {
     ended: bool,
     torn_tail: bool,
     newest_number: u64,
-    /// Page after the last valid batch of the segment in work.
-    end_page: u64,
+    /// The segment behind the last valid batch had begun.
+    next_begun: bool,
 }
 
 impl Replay {
@@ -137,7 +144,7 @@ impl Replay {
             ended: false,
             torn_tail: false,
             newest_number: found.keys().next_back().copied().unwrap_or(0),
-            end_page: 0,
+            next_begun: false,
         };
         replay.choose_live(found).await;
         Ok(replay)
@@ -188,15 +195,15 @@ impl Replay {
         let Some(found) = self.todo.pop_front() else { return false };
         self.reader = Some(Reader::new(found.segment.file.clone(), found.pages));
         self.page = 0;
-        self.end_page = 0;
         let number = found.number.unwrap_or(0);
-        self.done.push(LiveSegment { segment: found.segment, number, end_lsn: self.next_lsn });
+        let live = LiveSegment { segment: found.segment, number, end_lsn: self.next_lsn };
+        self.done.push(Done { live, end_page: 0 });
         true
     }
 
     /// The next item of the segment in work; `None` at its end.
     async fn next_in_segment(&mut self) -> Option<Item> {
-        let number = self.done.last()?.number;
+        let number = self.done.last()?.live.number;
         loop {
             let reader = self.reader.as_mut()?;
             if self.page >= reader.pages {
@@ -221,7 +228,6 @@ impl Replay {
                 continue;
             };
             self.page += header.batch_bytes() as u64 / PAGE;
-            self.end_page = self.page;
             return Some(self.deliver(&header, item));
         }
     }
@@ -229,6 +235,7 @@ impl Replay {
     fn deliver(&mut self, header: &BatchHeader, item: Item) -> Item {
         let first = self.expected_number.is_none();
         let contiguous = match self.expected_number {
+            Some(expected) if self.is_begin_without_word(header, expected) => true,
             Some(expected) => header.number == expected,
             // The first batch of all must be the checkpoint that starts the oldest segment.
             None => !self.suspect && header.page == 0 && header.kind == BatchKind::Checkpoint,
@@ -240,8 +247,12 @@ impl Replay {
         self.data_lsn = self.data_lsn.max(header.data_lsn);
         self.suspect = false;
         self.unreadable = false;
+        self.next_begun = header.kind == BatchKind::Next;
         if let Some(segment) = self.done.last_mut() {
-            segment.end_lsn = self.next_lsn;
+            segment.live.end_lsn = self.next_lsn;
+            if !self.next_begun {
+                segment.end_page = self.page;
+            }
         }
         if contiguous {
             return item;
@@ -250,12 +261,21 @@ impl Replay {
         Item::Lost(lost)
     }
 
+    /// True for the first batch of a segment where a crash came before the segment before it could say that it had
+    /// begun.
+    fn is_begin_without_word(&self, header: &BatchHeader, expected: u64) -> bool {
+        header.kind == BatchKind::Checkpoint
+            && header.page == 0
+            && header.number == expected + 1
+            && header.first_lsn == self.next_lsn
+    }
+
     /// After the last segment: what was there may be torn, or unreadable.
     fn finish(&mut self) -> Option<Item> {
         self.ended = true;
         let nothing = self.expected_number.is_none();
         self.torn_tail = self.suspect && !nothing;
-        if nothing || self.unreadable {
+        if nothing || self.unreadable || self.next_begun {
             return Some(Item::Lost(if nothing { 0 } else { self.next_lsn }..u64::MAX));
         }
         None
@@ -264,16 +284,15 @@ impl Replay {
     /// Where the log goes on, after [`Replay::next`] gave `None`.
     pub(crate) fn end(mut self) -> LogEnd {
         assert!(self.ended);
-        // A newest segment without a valid batch is one whose first write was torn.
-        if self.end_page == 0 {
-            self.unused.extend(self.done.pop().map(|empty| empty.segment));
-            // The segment before is full or nearly so: the next batch starts a new one.
-            self.end_page = self.segment_pages;
+        // A newest segment without a valid batch is one whose first write was torn: the one before goes on.
+        while let Some(empty) = self.done.pop_if(|done| done.end_page == 0) {
+            self.unused.push(empty.live.segment);
         }
+        let page = self.done.last().map_or(0, |done| done.end_page);
         LogEnd {
-            live: self.done,
+            live: self.done.into_iter().map(|done| done.live).collect(),
             unused: self.unused,
-            page: self.end_page as u32,
+            page: page as u32,
             next_batch_number: self.expected_number.unwrap_or(1),
             next_lsn: self.next_lsn,
             data_lsn: self.data_lsn,
@@ -300,7 +319,9 @@ fn decode(seal: &BatchSeal, header: &BatchHeader, batch: &[u8]) -> Option<Item> 
             first_lsn: header.first_lsn,
             records: read_records(payload, header.record_count)?,
         }),
-        BatchKind::Seal => Some(Item::Records { first_lsn: header.first_lsn, records: Vec::new() }),
+        BatchKind::Seal | BatchKind::Next => {
+            Some(Item::Records { first_lsn: header.first_lsn, records: Vec::new() })
+        }
     }
 }
 

@@ -206,7 +206,7 @@ fn rot_anywhere_gives_errors_but_never_wrong_answers() {
                 // A page of a file of the log or of an index, not of the mass of chunk data.
                 let files = node.files(rig::PATH);
                 let files: Vec<_> =
-                    files.into_iter().filter(|file| !file.starts_with("/disk/space")).collect();
+                    files.into_iter().filter(|file| !file.starts_with("/disk/.buckets.sys/space")).collect();
                 let file = rng.pick(&files).clone();
                 let len = node.peek_file(&file).unwrap().len() as u64;
                 let offset = rng.below(len.max(1));
@@ -268,7 +268,7 @@ fn every_flipped_bit_of_a_block_or_its_padding_is_found_by_reads_and_by_the_scru
         disk.close().await.unwrap();
     })
     .unwrap();
-    let file = std::path::Path::new("/disk/space/00000000.space");
+    let file = std::path::Path::new("/disk/.buckets.sys/space/00000000.space");
     let space = node.peek_file(file).unwrap();
     let place = |object: u64, block: u32| {
         let data = Content { seed: object, ..content }.block(block);

@@ -113,7 +113,7 @@ fn segments_are_used_again_and_idle_replicas_do_not_pin_them() {
 
 /// Files of the log, those with content first.
 fn log_files(node: &SimNode) -> Vec<PathBuf> {
-    node.files(rig::path().join("wal"))
+    node.files(rig::path().join(".buckets.sys/wal"))
 }
 
 /// Where in the log `needle` lies.
@@ -213,8 +213,8 @@ fn a_log_that_is_gone_damages_every_replica() {
     three_replicas(&node);
     node.crash();
     node.run(0, |env| async move {
-        for name in env.list_dir(&rig::path().join("wal")).await.unwrap() {
-            env.remove_file(&rig::path().join("wal").join(name)).await.unwrap();
+        for name in env.list_dir(&rig::path().join(".buckets.sys/wal")).await.unwrap() {
+            env.remove_file(&rig::path().join(".buckets.sys/wal").join(name)).await.unwrap();
         }
         let opened = open(&env).await;
         assert_eq!(opened.report.damaged_replicas.len(), 3);

@@ -25,7 +25,7 @@ pub enum DiskState {
     InService,
     /// Not there, refused, or could not be opened.
     Absent,
-    /// A write or flush failed, or its metadata is damaged: it is not used until the next start.
+    /// A write or flush failed (it is opened again after a while), or its metadata is damaged (it has to be replaced).
     Fenced,
 }
 

@@ -16,7 +16,7 @@ use crate::object::store::Store;
 use crate::partition;
 use crate::root;
 use buckets_disk::{Disk, DiskFormatError, DiskOptions, FormatMode};
-use buckets_env::{CoreReceiver, CoreSender, Env, WakeCore, core_queue};
+use buckets_env::{CoreReceiver, CoreSender, Env, Instant, WakeCore, core_queue};
 use buckets_index::{BlockCache, IndexOptions};
 use buckets_meta::{GroupHost, GroupMessage, LeaderChange, Transport, VotersLive};
 use buckets_ring::format::FormatJson;
@@ -24,6 +24,7 @@ use buckets_ring::id::{DiskUuid, GroupId};
 use buckets_ring::topology::TopologyJson;
 use futures::future::join_all;
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -35,6 +36,10 @@ const FORMAT_CACHE_BYTES: usize = 1 << 20;
 const WATCH_INTERVAL: Duration = Duration::from_millis(500);
 /// A disk that went away is looked for at every so many looks.
 const LOOKS_PER_RETURN: u64 = 4;
+/// How long a disk stays fenced after a failed write or flush before it is opened again; twice as long each time.
+const REOPEN_FIRST: Duration = Duration::from_secs(5);
+/// The longest such pause.
+const REOPEN_PAUSE_MAX: Duration = Duration::from_secs(600);
 /// How soon a new leader tries its first duty again.
 const DUTY_RETRY: Duration = Duration::from_millis(2);
 /// How often the root group's state is asked for until it is known.
@@ -357,6 +362,8 @@ async fn adopt_pending(core: Rc<Core>, index: DiskIndex, disk: Disk) {
 
 /// Fences disks that failed or went away, and takes back those that are there again.
 async fn watch_disks(core: Rc<Core>, index_cache: BlockCache) {
+    let mut pauses: BTreeMap<DiskIndex, Duration> = BTreeMap::new();
+    let mut reopen_at: BTreeMap<DiskIndex, Instant> = BTreeMap::new();
     for looks in 1u64.. {
         core.env.sleep(WATCH_INTERVAL).await;
         for index in own_disks(&core).collect::<Vec<_>>() {
@@ -369,6 +376,10 @@ async fn watch_disks(core: Rc<Core>, index_cache: BlockCache) {
                         let _ = disk.close().await;
                     } else if let buckets_disk::DiskState::Fenced { reason } = disk.state() {
                         core.retire(index, DiskState::Fenced, &reason);
+                        let _ = disk.close().await;
+                        let pause = pauses.entry(index).or_insert(REOPEN_FIRST);
+                        reopen_at.insert(index, core.env.now().after(*pause));
+                        *pause = (*pause * 2).min(REOPEN_PAUSE_MAX);
                     }
                 }
                 (DiskState::Absent, None) if looks.is_multiple_of(LOOKS_PER_RETURN) => {
@@ -377,6 +388,14 @@ async fn watch_disks(core: Rc<Core>, index_cache: BlockCache) {
                         tracing::info!(disk = %mapped.path.display(), "the disk is there again");
                         open_disk(&core, index, &index_cache).await;
                     }
+                }
+                (DiskState::Fenced, None)
+                    if reopen_at.get(&index).is_some_and(|at| core.env.now() >= *at) =>
+                {
+                    // As a restart would: what its log holds is believed, nothing that only was in memory.
+                    reopen_at.remove(&index);
+                    tracing::info!(disk = %mapped.path.display(), "a fenced disk is opened again");
+                    open_disk(&core, index, &index_cache).await;
                 }
                 _ => {}
             }

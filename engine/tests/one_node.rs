@@ -136,6 +136,9 @@ fn format(simulation: &Simulation, node: &SimNode) {
 }
 
 fn start(node: &SimNode) -> Cluster {
+    // RUST_LOG=debug shows what a replayed seed does.
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "off".into());
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
     let found: Vec<FoundDisk> = (0..DISKS)
         .map(|disk| {
             let file = |name: &str| match node.peek_file(format!("{}/.buckets.sys/{name}", path(disk))) {
@@ -425,4 +428,127 @@ fn crash_run(seed: u64, rounds: u64, clients: u64, operations: u64) {
 #[test]
 fn acknowledged_writes_survive_crashes_at_any_write_or_flush() {
     sweep(0..200, |seed| crash_run(seed, 4, 4, 12));
+}
+
+/// A node with objects of every size, stopped.
+fn filled(seed: u64) -> (Simulation, SimNode, Model) {
+    let simulation = Simulation::new(seed);
+    let node = simulation.node("a");
+    format(&simulation, &node);
+    let model: Model = Rc::default();
+    let for_clients = model.clone();
+    start(&node)
+        .run(0, async |store| {
+            store.create_bucket(BUCKET, "").await.unwrap();
+            let tasks = (0..3).map(|number| client(store.clone(), number, seed, for_clients.clone(), 12));
+            futures::future::join_all(tasks).await;
+            check_all(store, for_clients.clone()).await;
+        })
+        .unwrap();
+    node.crash();
+    (simulation, node, model)
+}
+
+/// Two of the four disks.
+fn pair(seed: u64) -> [u8; 2] {
+    let pairs = [[0, 1], [0, 2], [0, 3], [1, 2], [1, 3], [2, 3]];
+    pairs[(seed % 6) as usize]
+}
+
+#[test]
+fn any_two_disks_may_be_removed_wiped_or_rot_while_stopped() {
+    sweep(0..24, |seed| {
+        let (simulation, node, model) = filled(seed);
+        let mut random = simulation.rng();
+        for disk in pair(seed) {
+            let disk = node.disk(path(disk));
+            match random.next_u64() % 3 {
+                0 => disk.remove(),
+                1 => disk.wipe(),
+                _ => drop(disk.rot(40)),
+            }
+        }
+        start(&node).run(0, async |store| check_all(store, model.clone()).await).unwrap();
+    });
+}
+
+#[test]
+fn any_two_disks_may_be_removed_wiped_or_rot_while_running() {
+    sweep(0..24, |seed| {
+        let (simulation, node, model) = filled(seed);
+        let mut random = simulation.rng();
+        let cluster = start(&node);
+        cluster.run(0, async |store| check_all(store, model.clone()).await).unwrap();
+        for disk in pair(seed) {
+            let disk = node.disk(path(disk));
+            match random.next_u64() % 3 {
+                0 => disk.remove(),
+                1 => disk.wipe(),
+                _ => drop(disk.rot(40)),
+            }
+        }
+        for core in [1, 0] {
+            cluster.run(core, async |store| check_all(store, model.clone()).await).unwrap();
+        }
+    });
+}
+
+#[test]
+fn with_one_disk_gone_everything_goes_on_and_when_it_is_back_too() {
+    sweep(0..24, |seed| {
+        let (_simulation, node, model) = filled(seed);
+        let disk = node.disk(path((seed % 4) as u8));
+        let cluster = start(&node);
+        cluster
+            .run(0, async |store| {
+                disk.remove();
+                let tasks = (0..3).map(|number| client(store.clone(), number, seed + 1, model.clone(), 12));
+                futures::future::join_all(tasks).await;
+                check_all(store.clone(), model.clone()).await;
+                disk.restore();
+                store.env().sleep(Duration::from_secs(10)).await;
+                check_all(store.clone(), model.clone()).await;
+                let tasks = (0..3).map(|number| client(store.clone(), number, seed + 2, model.clone(), 12));
+                futures::future::join_all(tasks).await;
+            })
+            .unwrap();
+        node.crash();
+        // Another disk goes now: what was written meanwhile must not have counted on it alone.
+        node.disk(path(((seed + 1) % 4) as u8)).remove();
+        start(&node).run(1, async |store| check_all(store, model.clone()).await).unwrap();
+    });
+}
+
+#[test]
+fn with_three_disks_gone_nothing_is_guessed_and_all_is_there_when_they_are_back() {
+    sweep(0..12, |seed| {
+        let (_simulation, node, model) = filled(seed);
+        let cluster = start(&node);
+        let gone =
+            || (0..DISKS).filter(|disk| u64::from(*disk) != seed % 4).map(|disk| node.disk(path(disk)));
+        cluster
+            .run(0, async |store| {
+                check_all(store.clone(), model.clone()).await;
+                gone().for_each(|disk| disk.remove());
+                store.env().sleep(Duration::from_secs(3)).await;
+                let keys: Vec<String> = model.borrow().keys().cloned().collect();
+                for key in &keys {
+                    let found = read(&store, key).await;
+                    assert!(
+                        matches!(found, Err(ObjectError::Unavailable(_))),
+                        "{key}: {:?}",
+                        found.map(|f| f.map(|f| f.0))
+                    );
+                }
+                let content = Content { seed: 1, len: 100 };
+                let refused = put(&store, &keys[0], content, WriteCondition::Always).await;
+                assert!(matches!(refused, Err(ObjectError::Unavailable(_))), "{refused:?}");
+                let listed = store.list(BUCKET, ListRequest { max_keys: 10, ..ListRequest::default() }).await;
+                assert!(matches!(listed, Err(ObjectError::Unavailable(_))), "{listed:?}");
+                gone().for_each(|disk| disk.restore());
+                store.env().sleep(Duration::from_secs(10)).await;
+                check_all(store, model.clone()).await;
+            })
+            .unwrap();
+    });
 }

@@ -58,6 +58,9 @@ struct Fetching {
     arrived: Event,
 }
 
+/// How often the first page is asked for before another voter is.
+const BEGIN_TRIES: u32 = 4;
+
 /// Why no snapshot came.
 #[derive(Debug, thiserror::Error)]
 enum FetchError {
@@ -320,7 +323,12 @@ impl Core {
     ) -> Result<SnapshotPage, FetchError> {
         let (group, from) = seat.key;
         let began = self.env.now();
-        while self.env.now().since(began) < self.options.snapshot_idle && !seat.is_gone() {
+        // A voter that does not even begin is most likely gone: another one is asked soon.
+        let patience = match request.page {
+            0 => self.options.snapshot_retry * BEGIN_TRIES,
+            _ => self.options.snapshot_idle,
+        };
+        while self.env.now().since(began) < patience && !seat.is_gone() {
             let seen = fetching.arrived.seen();
             self.send(GroupMessage { group, from, to: source, body: GroupBody::SnapshotRequest(request) });
             // The answer may have come within the call, or any time since.

@@ -5,6 +5,8 @@
 //!   only after a root without them is durable and no reader holds them.
 //! - Root edits happen one after the other. An edit that was prepared for another content than the present one
 //!   (see [`crate::Loader`]) is given up.
+//! - A failed flush, or a failed write of a root, is never tried again: the index is poisoned. A full disk is no
+//!   failure: a table that did not fit is written anew, from its source, until there is space.
 //! - Tasks run only while there is something to do, at most one flush and one compaction for each index, and give
 //!   the core back between slices of work.
 
@@ -12,12 +14,12 @@ use crate::cursor::{Merge, RunCursor, Source};
 use crate::error::IndexError;
 use crate::index::{Frozen, Index, View};
 use crate::levels::Compaction;
-use crate::limits::{MERGE_ROWS_PER_SLICE, SWEEP_MILLIS};
+use crate::limits::{FULL_DISK_RETRY_MILLIS, MERGE_ROWS_PER_SLICE, SWEEP_MILLIS};
 use crate::memtable::{MemtableCursor, Sequence};
+use crate::output::Output;
 use crate::root::{Position, Root, RootFiles};
 use crate::table::Table;
 use crate::table_name;
-use crate::table_writer::TableWriter;
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
@@ -38,8 +40,8 @@ pub(crate) struct Background {
     closed: Cell<bool>,
     /// Tables that no root names any more, until no reader holds them.
     retired: RefCell<Vec<Rc<Table>>>,
-    /// Files of given-up work.
-    abandoned: RefCell<Vec<u64>>,
+    /// Numbers of tables that were not written to their end.
+    unfinished: RefCell<Vec<u64>>,
 }
 
 impl Background {
@@ -55,7 +57,7 @@ impl Background {
             sweeping: Cell::new(false),
             closed: Cell::new(false),
             retired: RefCell::default(),
-            abandoned: RefCell::default(),
+            unfinished: RefCell::default(),
         }
     }
 
@@ -64,27 +66,40 @@ impl Background {
         self.next_table.set(number + 1);
         number
     }
+
+    /// Tables that no root names: their files go with the next sweep.
+    pub(crate) fn give_up(&self, tables: impl Iterator<Item = Rc<Table>>, unfinished: Option<u64>) {
+        self.retired.borrow_mut().extend(tables);
+        self.unfinished.borrow_mut().extend(unfinished);
+    }
 }
 
 /// What one root edit changes.
 pub(crate) struct Edit {
     /// The content's epoch that the edit was prepared for.
     pub(crate) epoch: u64,
-    pub(crate) removed: Vec<Rc<Table>>,
     pub(crate) added: Vec<(u8, Rc<Table>)>,
-    pub(crate) position: Option<Position>,
-    pub(crate) scope: Scope,
+    pub(crate) change: Change,
 }
 
-/// What an edit does beside its tables.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Scope {
-    /// The oldest frozen memtable is in the added table.
-    Flush,
-    /// Nothing.
-    Compaction,
-    /// Everything that was there is replaced.
-    Replace,
+/// What an edit does beside adding tables.
+pub(crate) enum Change {
+    /// The oldest frozen memtable is in the added table: everything up to the position is in tables.
+    Flushed(Position),
+    /// The added tables hold what these held.
+    Compacted(Vec<Rc<Table>>),
+    /// The added tables are everything, at the position.
+    Replaced(Position),
+}
+
+/// Ends a root edit, even one that is dropped half-way.
+struct Editing<'a>(&'a Index);
+
+impl Drop for Editing<'_> {
+    fn drop(&mut self) {
+        self.0.state.background.editing.set(false);
+        self.0.state.changed.notify();
+    }
 }
 
 impl Index {
@@ -107,7 +122,7 @@ impl Index {
         self.state.background.closed.get() || self.state.failure.borrow().is_some()
     }
 
-    pub(crate) fn start_flush(&self) {
+    fn start_flush(&self) {
         let background = &self.state.background;
         if self.is_stopped()
             || self.state.view.borrow().frozen.is_empty()
@@ -117,18 +132,28 @@ impl Index {
         }
         let index = self.clone();
         self.state.env.spawn(async move {
-            while !index.is_stopped() {
-                let frozen = index.state.view.borrow().frozen.front().cloned();
-                let Some(frozen) = frozen else { break };
-                if let Err(error) = index.flush_one(&frozen).await {
-                    index.poison(error);
-                }
-                index.start_compaction();
-                index.sweep().await;
-            }
+            index.flush_frozen().await;
             index.state.background.flushing.set(false);
             index.state.changed.notify();
         });
+    }
+
+    async fn flush_frozen(&self) {
+        while !self.is_stopped() {
+            let frozen = self.state.view.borrow().frozen.front().cloned();
+            let Some(frozen) = frozen else { return };
+            match self.flush_one(&frozen).await {
+                Ok(()) => *self.state.full.borrow_mut() = None,
+                Err(error) if error.is_full_disk() => {
+                    *self.state.full.borrow_mut() = Some(error);
+                    self.state.changed.notify();
+                    self.wait_for_space().await;
+                }
+                Err(error) => self.poison(error),
+            }
+            self.start_compaction();
+            self.sweep().await;
+        }
     }
 
     /// Writes one frozen memtable as a table of level 0.
@@ -136,18 +161,14 @@ impl Index {
         let state = &self.state;
         let epoch = state.background.epoch.get();
         let levels = state.view.borrow().levels.clone();
-        let mut writer = None;
+        let mut output = Output::new(self, 0, u64::MAX);
         let mut rows = MemtableCursor::new(frozen.memtable.clone(), Sequence::MAX);
         rows.seek(b"");
         let mut count = 0usize;
         while let Some((key, value)) = rows.row() {
-            // Nothing older is left to be hidden by a tombstone without a table around it.
+            // A tombstone that has nothing older to hide need not be kept.
             if value.is_some() || !levels.is_empty_for(key) {
-                let writer = match &mut writer {
-                    Some(writer) => writer,
-                    None => writer.insert(self.new_table().await?),
-                };
-                writer.add(key, value.as_deref()).await?;
+                output.add(key, value.as_deref()).await?;
             }
             rows.advance();
             count += 1;
@@ -155,14 +176,10 @@ impl Index {
                 state.env.yield_if_needed().await;
             }
         }
-        let mut added = Vec::new();
-        if let Some(writer) = writer {
-            let table = self.finish_table(writer).await?;
-            added.push((0, table));
-        }
-        let bytes: u64 = added.iter().map(|(_, table): &(u8, Rc<Table>)| table.bytes()).sum();
-        let position = Some(frozen.position);
-        self.edit_root(Edit { epoch, removed: Vec::new(), added, position, scope: Scope::Flush }).await?;
+        output.end().await?;
+        let added = output.take();
+        let bytes: u64 = added.iter().map(|(_, table)| table.bytes()).sum();
+        self.edit_root(Edit { epoch, added, change: Change::Flushed(frozen.position) }).await?;
         let mut counters = state.counters.get();
         counters.flushes += 1;
         counters.flushed_bytes += bytes;
@@ -181,110 +198,89 @@ impl Index {
         state.background.compacting.set(true);
         let index = self.clone();
         state.env.spawn(async move {
-            while !index.is_stopped() {
-                let picked = index.state.view.borrow().levels.pick(&index.state.options.level_shape());
-                let Some(compaction) = picked else { break };
-                let outcome = index.compact(&compaction).await;
-                drop(compaction);
-                match outcome {
-                    Ok(()) => index.sweep().await,
-                    Err(error) if error.is_of_reading() => {
-                        let Err(error) = index.count_damage::<()>(Err(error)) else { break };
-                        *index.state.stuck.borrow_mut() = Some(error);
-                        break;
-                    }
-                    Err(error) => index.poison(error),
-                }
-            }
+            index.compact_levels().await;
             index.state.background.compacting.set(false);
             index.state.changed.notify();
         });
     }
 
-    async fn compact(&self, compaction: &Compaction) -> Result<(), IndexError> {
+    async fn compact_levels(&self) {
+        let state = &self.state;
+        while !self.is_stopped() {
+            let slot = state.options.compactions.take().await;
+            let picked = state.view.borrow().levels.pick(&state.options.level_shape());
+            let Some(compaction) = picked else { return };
+            if self.is_stopped() {
+                return;
+            }
+            let outcome = self.compact(compaction).await;
+            drop(slot);
+            match outcome {
+                Ok(()) => self.sweep().await,
+                Err(error) if error.is_full_disk() => {
+                    tracing::warn!(dir = %state.dir.display(), %error, "no space for a compaction");
+                    self.wait_for_space().await;
+                }
+                Err(error) if error.is_of_reading() => {
+                    if let Err(error) = self.count_damage::<()>(Err(error)) {
+                        *state.stuck.borrow_mut() = Some(error);
+                    }
+                    return;
+                }
+                Err(error) => self.poison(error),
+            }
+        }
+    }
+
+    async fn compact(&self, compaction: Compaction) -> Result<(), IndexError> {
         let state = &self.state;
         let epoch = state.background.epoch.get();
-        let into = compaction.level as u8 + 1;
-        let added = if compaction.is_move() {
+        let into = compaction.target_level();
+        let moved = compaction.is_move();
+        let added = if moved {
             compaction.upper.iter().map(|table| (into, table.clone())).collect()
         } else {
-            match self.merge_tables(compaction, epoch).await? {
-                Some(added) => added,
-                None => return Ok(()),
+            let mut output = Output::new(self, into, state.options.table_bytes_max);
+            if !self.merge_tables(&compaction, epoch, &mut output).await? {
+                return Ok(());
             }
+            output.take()
         };
         let bytes: u64 = added.iter().map(|(_, table)| table.bytes()).sum();
-        let edit =
-            Edit { epoch, removed: compaction.inputs(), added, position: None, scope: Scope::Compaction };
-        self.edit_root(edit).await?;
+        self.edit_root(Edit { epoch, added, change: Change::Compacted(compaction.inputs()) }).await?;
         let mut counters = state.counters.get();
         counters.compactions += 1;
-        counters.compacted_bytes += if compaction.is_move() { 0 } else { bytes };
+        counters.compacted_bytes += if moved { 0 } else { bytes };
         state.counters.set(counters);
         Ok(())
     }
 
-    /// Merges the compaction's tables into new ones. `None` where the work was given up half-way.
+    /// Merges the compaction's tables into new ones. False where the work was given up half-way.
     async fn merge_tables(
         &self,
         compaction: &Compaction,
         epoch: u64,
-    ) -> Result<Option<Vec<(u8, Rc<Table>)>>, IndexError> {
+        output: &mut Output,
+    ) -> Result<bool, IndexError> {
         let state = &self.state;
         let levels = state.view.borrow().levels.clone();
-        let into = compaction.level + 1;
         let mut merge = Merge::new(compaction_sources(compaction), Vec::new());
-        let mut output: Vec<(u8, Rc<Table>)> = Vec::new();
-        let mut writer: Option<TableWriter> = None;
         let mut count = 0usize;
         while merge.advance().await? {
             let Some((key, value)) = merge.row() else { break };
-            if value.is_some() || !levels.is_bottom_for(into, key) {
-                if writer.as_ref().is_some_and(|writer| writer.data_bytes() >= state.options.table_bytes_max)
-                    && let Some(full) = writer.take()
-                {
-                    output.push((into as u8, self.finish_table(full).await?));
-                }
-                let writer = match &mut writer {
-                    Some(writer) => writer,
-                    None => writer.insert(self.new_table().await?),
-                };
-                writer.add(key, value.as_deref()).await?;
+            if value.is_some() || !compaction.drops_tombstone(&levels, key) {
+                output.add(key, value.as_deref()).await?;
             }
             count += 1;
             if count.is_multiple_of(MERGE_ROWS_PER_SLICE) {
                 state.env.yield_if_needed().await;
                 if self.is_stopped() || epoch != state.background.epoch.get() {
-                    self.abandon(output.into_iter().map(|(_, table)| table), writer);
-                    return Ok(None);
+                    return Ok(false);
                 }
             }
         }
-        if let Some(writer) = writer {
-            output.push((into as u8, self.finish_table(writer).await?));
-        }
-        Ok(Some(output))
-    }
-
-    /// Gives up tables that no root names: their files go with the next sweep.
-    pub(crate) fn abandon(&self, tables: impl Iterator<Item = Rc<Table>>, writer: Option<TableWriter>) {
-        let background = &self.state.background;
-        background.retired.borrow_mut().extend(tables);
-        background.abandoned.borrow_mut().extend(writer.map(|writer| writer.number()));
-    }
-
-    pub(crate) async fn new_table(&self) -> Result<TableWriter, IndexError> {
-        let state = &self.state;
-        let number = state.background.take_table_number();
-        TableWriter::create(&state.env, &state.dir, state.identity, number, state.options.table_shape()).await
-    }
-
-    /// Makes the table's bytes durable and opens it for reading.
-    pub(crate) async fn finish_table(&self, writer: TableWriter) -> Result<Rc<Table>, IndexError> {
-        let state = &self.state;
-        let entry = writer.finish().await?;
-        let table = Table::open(&state.env, &state.dir, &state.identity, entry, &state.options.cache).await?;
-        Ok(Rc::new(table))
+        output.end().await?;
+        Ok(true)
     }
 
     /// Makes an edit durable and visible.
@@ -292,29 +288,21 @@ impl Index {
         let state = &self.state;
         let background = &state.background;
         state.changed.until(|| (!background.editing.replace(true)).then_some(())).await;
-        let outcome = self.edit_root_alone(&edit).await;
-        background.editing.set(false);
-        state.changed.notify();
-        outcome
-    }
-
-    async fn edit_root_alone(&self, edit: &Edit) -> Result<(), IndexError> {
-        let state = &self.state;
-        let background = &state.background;
+        let _editing = Editing(self);
         if let Some(cause) = &*state.failure.borrow() {
             return Err(IndexError::Poisoned { cause: cause.clone() });
         }
         if edit.epoch != background.epoch.get() || background.closed.get() {
-            // A table that only changed its level belongs to the content, or went with it.
-            let moved = |table: &&Rc<Table>| edit.removed.iter().any(|removed| Rc::ptr_eq(removed, table));
-            let added = edit.added.iter().map(|(_, table)| table).filter(|table| !moved(table));
-            self.abandon(added.cloned(), None);
+            self.give_up(edit);
             return Ok(());
         }
         let present = state.view.borrow().levels.clone();
-        let removed = match edit.scope {
-            Scope::Replace => present.tables().map(|(_, table)| table.clone()).collect(),
-            Scope::Flush | Scope::Compaction => edit.removed.clone(),
+        let (removed, position) = match &edit.change {
+            Change::Flushed(position) => (Vec::new(), *position),
+            Change::Compacted(inputs) => (inputs.clone(), state.flushed.get()),
+            Change::Replaced(position) => {
+                (present.tables().map(|(_, table)| table.clone()).collect(), *position)
+            }
         };
         let levels = present.edited(&removed, edit.added.clone())?;
         drop(present);
@@ -324,7 +312,7 @@ impl Index {
         }
         let root = Root {
             generation: background.root_generation.get() + 1,
-            position: edit.position.unwrap_or(state.flushed.get()),
+            position,
             next_table: background.next_table.get(),
             tables: levels.entries(),
         };
@@ -333,37 +321,51 @@ impl Index {
         // From here to the end without a wait: the edit is durable, so it is visible at once and as a whole.
         let mut view = View::clone(&state.view.borrow());
         view.levels = levels;
-        match edit.scope {
-            Scope::Flush => {
+        match edit.change {
+            Change::Flushed(_) => {
                 view.frozen.pop_front();
             }
-            Scope::Compaction => {}
-            Scope::Replace => {
+            Change::Compacted(_) => {}
+            Change::Replaced(_) => {
                 view.frozen.clear();
                 state.active.replace(Rc::default());
                 background.epoch.set(background.epoch.get() + 1);
-                state.applied.set(root.position);
+                state.applied.set(position);
             }
         }
         *state.view.borrow_mut() = Rc::new(view);
-        state.flushed.set(root.position);
+        state.flushed.set(position);
         let kept = |table: &Rc<Table>| edit.added.iter().any(|(_, added)| Rc::ptr_eq(added, table));
-        let gone = removed.into_iter().filter(|table| !kept(table));
-        background.retired.borrow_mut().extend(gone);
+        background.give_up(removed.into_iter().filter(|table| !kept(table)), None);
         Ok(())
     }
 
-    pub(crate) fn poison_on_error<T>(&self, outcome: Result<T, IndexError>) -> Result<T, IndexError> {
-        if let Err(error) = &outcome {
-            self.poison(error.clone());
-        }
-        outcome
+    fn give_up(&self, edit: Edit) {
+        // A table that only changed its level belongs to the content, or went with it.
+        let removed = match &edit.change {
+            Change::Compacted(inputs) => inputs.as_slice(),
+            Change::Flushed(_) | Change::Replaced(_) => &[],
+        };
+        let moved = |table: &Rc<Table>| removed.iter().any(|removed| Rc::ptr_eq(removed, table));
+        let added = edit.added.iter().map(|(_, table)| table.clone()).filter(|table| !moved(table));
+        self.state.background.give_up(added, None);
     }
 
-    fn poison(&self, error: IndexError) {
+    pub(crate) fn poison(&self, error: IndexError) {
         tracing::error!(dir = %self.state.dir.display(), %error, "the index takes no more writes");
         self.state.failure.borrow_mut().get_or_insert_with(|| Arc::new(error));
         self.state.changed.notify();
+    }
+
+    /// Sleeps, but not past the end of the background work.
+    async fn pause(&self, duration: Duration) {
+        let stopped = self.state.changed.until(|| self.is_stopped().then_some(()));
+        self.state.env.timeout(duration, stopped).await;
+    }
+
+    async fn wait_for_space(&self) {
+        self.sweep().await;
+        self.pause(Duration::from_millis(FULL_DISK_RETRY_MILLIS)).await;
     }
 
     /// Removes the files of retired tables that no reader holds; looks again later while there are others.
@@ -375,20 +377,19 @@ impl Index {
         }
         let index = self.clone();
         self.state.env.spawn(async move {
-            let state = &index.state;
-            while !index.is_stopped() && !state.background.retired.borrow().is_empty() {
-                let stopped = state.changed.until(|| index.is_stopped().then_some(()));
-                state.env.timeout(Duration::from_millis(SWEEP_MILLIS), stopped).await;
+            let background = &index.state.background;
+            while !index.is_stopped() && !background.retired.borrow().is_empty() {
+                index.pause(Duration::from_millis(SWEEP_MILLIS)).await;
                 index.remove_unheld().await;
             }
-            state.background.sweeping.set(false);
-            state.changed.notify();
+            background.sweeping.set(false);
+            index.state.changed.notify();
         });
     }
 
     async fn remove_unheld(&self) {
         let state = &self.state;
-        let mut numbers = state.background.abandoned.take();
+        let mut numbers = state.background.unfinished.take();
         state.background.retired.borrow_mut().retain(|table| {
             let held = Rc::strong_count(table) > 1;
             if !held {

@@ -1,5 +1,6 @@
 //! What can go wrong in an index.
 
+use crate::table_name;
 use std::io;
 use std::sync::Arc;
 
@@ -35,6 +36,8 @@ pub enum IndexError {
 }
 
 const READ: &str = "read";
+pub(crate) const CREATE: &str = "create";
+pub(crate) const WRITE: &str = "write";
 
 impl IndexError {
     pub(crate) fn io(file: &str, operation: &'static str, source: io::Error) -> IndexError {
@@ -57,6 +60,18 @@ impl IndexError {
     /// True where stored bytes are wrong or cannot be read: writes are not concerned.
     pub(crate) fn is_of_reading(&self) -> bool {
         self.is_corrupt() || matches!(self, IndexError::Io { operation, .. } if *operation == READ)
+    }
+
+    /// True where a table did not fit on the disk: nothing is lost, and it is tried again.
+    pub fn is_full_disk(&self) -> bool {
+        match self {
+            IndexError::Io { file, operation, source } => {
+                source.kind() == io::ErrorKind::StorageFull
+                    && [CREATE, WRITE].contains(operation)
+                    && table_name::parse(file).is_some()
+            }
+            _ => false,
+        }
     }
 
     /// True where stored bytes are wrong, as opposed to a disk that does not answer.

@@ -13,10 +13,11 @@ use crate::cache::BlockCache;
 use crate::checksum::key_hash;
 use crate::error::IndexError;
 use crate::levels::{Levels, Shape};
-use crate::limits::{KEY_BYTES_MAX, OPENS_AT_ONCE, VALUE_BYTES_MAX};
+use crate::limits::{COMPACTIONS_AT_ONCE, KEY_BYTES_MAX, OPENS_AT_ONCE, VALUE_BYTES_MAX};
 use crate::memtable::{Memtable, Sequence};
 use crate::root::{OpenedRoot, Position, RootFiles, TableEntry, is_root_name};
 use crate::signal::Signal;
+use crate::slots::CompactionSlots;
 use crate::table::{Table, verify_all};
 use crate::table_name;
 use crate::table_writer::TableShape;
@@ -53,10 +54,12 @@ pub struct IndexOptions {
     pub level1_bytes: u64,
     /// Size of each level relative to the one above it.
     pub level_ratio: u64,
+    /// How many of the core's indexes compact at once; shared like the cache.
+    pub compactions: CompactionSlots,
 }
 
 impl IndexOptions {
-    /// The defaults with this cache.
+    /// The defaults with this cache. Make them once for each core, and clone them for its indexes.
     pub fn new(cache: BlockCache) -> IndexOptions {
         IndexOptions {
             cache,
@@ -69,6 +72,7 @@ impl IndexOptions {
             level0_tables_max: 16,
             level1_bytes: 64 << 20,
             level_ratio: 10,
+            compactions: CompactionSlots::new(COMPACTIONS_AT_ONCE),
         }
     }
 
@@ -79,6 +83,7 @@ impl IndexOptions {
     pub(crate) fn level_shape(&self) -> Shape {
         Shape {
             level0_tables_trigger: self.level0_tables_trigger,
+            level0_tables_max: self.level0_tables_max,
             level1_bytes: self.level1_bytes,
             level_ratio: self.level_ratio,
         }
@@ -178,6 +183,8 @@ pub(crate) struct State {
     pub(crate) applied: Cell<Position>,
     pub(crate) flushed: Cell<Position>,
     pub(crate) failure: RefCell<Option<Arc<IndexError>>>,
+    /// Why the oldest frozen memtable could not be written yet: the disk is full.
+    pub(crate) full: RefCell<Option<IndexError>>,
     /// A table that cannot be read: it keeps compactions from going on.
     pub(crate) stuck: RefCell<Option<IndexError>>,
     pub(crate) counters: Cell<IndexCounters>,
@@ -231,6 +238,7 @@ impl Index {
             applied: Cell::new(root.position),
             flushed: Cell::new(root.position),
             failure: RefCell::new(None),
+            full: RefCell::new(None),
             stuck: RefCell::new(None),
             counters: Cell::new(counters),
             changed: Signal::default(),
@@ -306,7 +314,8 @@ impl Index {
         self.state.applied.get() != self.state.flushed.get()
     }
 
-    /// Makes everything applied so far durable in tables. Errors: the index is poisoned.
+    /// Makes everything applied so far durable in tables; what that is, is decided when this is first polled. Errors:
+    /// the index is poisoned, or the disk is full ([`IndexError::is_full_disk`]: it is tried again by itself).
     pub async fn flush(&self) -> Result<(), IndexError> {
         self.freeze();
         let state = &self.state;
@@ -318,7 +327,10 @@ impl Index {
                 Some(cause) => Some(Err(IndexError::Poisoned { cause: cause.clone() })),
                 None => {
                     let replaced = state.background.epoch.get() != epoch;
-                    (replaced || state.flushed.get() >= target).then_some(Ok(()))
+                    if replaced || state.flushed.get() >= target {
+                        return Some(Ok(()));
+                    }
+                    state.full.borrow().as_ref().map(|full| Err(full.clone()))
                 }
             })
             .await
@@ -336,8 +348,8 @@ impl Index {
             .await
     }
 
-    /// Waits while flushes or compactions are too far behind. Whoever applies much calls it before each batch: this
-    /// is what keeps memory bounded. Errors: nothing will ever be flushed again.
+    /// Waits while flushes or compactions are too far behind (on a full disk: until there is space). Whoever applies
+    /// much calls it before each batch: this is what keeps memory bounded. Errors: nothing will ever be flushed again.
     pub async fn back_pressure(&self) -> Result<(), IndexError> {
         let state = &self.state;
         state

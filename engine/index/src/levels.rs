@@ -15,10 +15,14 @@ use crate::table::Table;
 use bytes::Bytes;
 use std::rc::Rc;
 
+/// Level 0 goes down where no more than this is rewritten in level 1 for each of its bytes.
+const LEVEL0_COST_MAX: f64 = 5.0;
+
 /// When a level is too large.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Shape {
     pub(crate) level0_tables_trigger: usize,
+    pub(crate) level0_tables_max: usize,
     pub(crate) level1_bytes: u64,
     pub(crate) level_ratio: u64,
 }
@@ -30,13 +34,13 @@ pub(crate) struct Levels {
 }
 
 impl Levels {
-    /// Sorts open tables into their levels. Tables that overlap where they must not are damage.
+    /// Sorts open tables into their levels; those of level 0 come newest first. Tables that overlap where they must not
+    /// are damage.
     pub(crate) fn new(tables: Vec<(u8, Rc<Table>)>) -> Result<Levels, IndexError> {
         let mut sorted: [Vec<Rc<Table>>; LEVELS] = Default::default();
         for (level, table) in tables {
             sorted[usize::from(level)].push(table);
         }
-        sorted[0].sort_by_key(|table| std::cmp::Reverse(table.number()));
         for level in &mut sorted[1..] {
             level.sort_by(|a, b| a.first_key().cmp(b.first_key()));
             for pair in level.windows(2) {
@@ -87,15 +91,21 @@ impl Levels {
         Ok(None)
     }
 
-    /// This set without `removed` and with `added`.
+    /// This set without `removed` and with `added`. Tables added to level 0 take the place of the first one removed
+    /// there; where none is removed they are the newest.
     pub(crate) fn edited(
         &self,
         removed: &[Rc<Table>],
         added: Vec<(u8, Rc<Table>)>,
     ) -> Result<Levels, IndexError> {
-        let kept = self.tables().filter(|(_, table)| !removed.iter().any(|gone| Rc::ptr_eq(gone, table)));
-        let mut tables: Vec<(u8, Rc<Table>)> = kept.map(|(level, table)| (level, table.clone())).collect();
-        tables.extend(added);
+        let is_removed = |table: &Rc<Table>| removed.iter().any(|gone| Rc::ptr_eq(gone, table));
+        let place = self.level0().iter().position(is_removed).unwrap_or(0);
+        let mut tables = added;
+        // The sort is stable: added tables come before the kept ones that they are newer than.
+        let newer = self.level0()[..place].iter().map(|table| (0, table.clone()));
+        tables.splice(0..0, newer);
+        let rest = self.tables().skip(place).filter(|(_, table)| !is_removed(table));
+        tables.extend(rest.map(|(level, table)| (level, table.clone())));
         Levels::new(tables)
     }
 
@@ -113,55 +123,78 @@ impl Levels {
     }
 
     fn level_bytes(&self, level: usize) -> u64 {
-        self.levels[level].iter().map(|table| table.bytes()).sum()
+        bytes_of(&self.levels[level])
     }
 
-    fn overlapping(&self, level: usize, first: &[u8], last: &[u8]) -> Vec<Rc<Table>> {
-        self.levels[level].iter().filter(|table| table.overlaps(first, last)).cloned().collect()
+    /// The tables of a sorted level that overlap a range.
+    fn overlapping(&self, level: usize, first: &[u8], last: &[u8]) -> &[Rc<Table>] {
+        let tables = &self.levels[level];
+        let start = tables.partition_point(|table| table.last_key() < first);
+        let count = tables[start..].partition_point(|table| table.first_key() <= last);
+        &tables[start..start + count]
     }
 
     /// The most useful compaction, if a level is over its size or full of tombstones.
     pub(crate) fn pick(&self, shape: &Shape) -> Option<Compaction> {
-        let mut urgent = (1.0, None);
-        let mut limit = shape.level1_bytes;
-        for level in 0..LEVELS - 1 {
-            let score = if level == 0 {
-                self.levels[0].len() as f64 / shape.level0_tables_trigger as f64
-            } else {
-                let score = self.level_bytes(level) as f64 / limit as f64;
-                limit = limit.saturating_mul(shape.level_ratio);
-                score
-            };
-            if score >= urgent.0 {
-                urgent = (score, Some(level));
+        let level0_score = self.levels[0].len() as f64 / shape.level0_tables_trigger as f64;
+        let mut limit = shape.level1_bytes as f64;
+        let mut fullest = (1.0, None);
+        for level in 1..LEVELS - 1 {
+            let score = self.level_bytes(level) as f64 / limit;
+            limit *= shape.level_ratio as f64;
+            if score >= fullest.0 {
+                fullest = (score, Some(level));
             }
         }
-        match urgent.1 {
-            Some(0) => Some(self.compact_level0()),
+        if level0_score >= fullest.0
+            && let Some(compaction) = self.compact_level0(shape)
+        {
+            return Some(compaction);
+        }
+        match fullest.1 {
             Some(level) => self.cheapest(level),
             None => self.fullest_of_tombstones(),
         }
     }
 
-    fn compact_level0(&self) -> Compaction {
+    /// Level 0 moves into level 1 as a whole, where it is large enough to be worth the rewriting; small tables (an owner
+    /// that flushes often) are merged among themselves first, those of like size together. `None`: sizes differ so much
+    /// that neither is worth it yet.
+    fn compact_level0(&self, shape: &Shape) -> Option<Compaction> {
         let upper = self.levels[0].to_vec();
         let first = upper.iter().map(|table| table.first_key()).min().unwrap_or_default();
         let last = upper.iter().map(|table| table.last_key()).max().unwrap_or_default();
-        let lower = self.overlapping(1, first, last);
-        Compaction { level: 0, upper, lower }
+        let lower = self.overlapping(1, first, last).to_vec();
+        let downward = Compaction { level: 0, within: false, upper, lower };
+        if downward.cost() <= LEVEL0_COST_MAX {
+            return Some(downward);
+        }
+        let mut bytes = 0;
+        let like = self.levels[0].iter().take_while(|table| {
+            let alike = bytes == 0 || table.bytes() <= bytes * 2;
+            bytes += table.bytes();
+            alike
+        });
+        let newest: Vec<Rc<Table>> = like.cloned().collect();
+        if newest.len() >= 2 {
+            return Some(Compaction { level: 0, within: true, upper: newest, lower: Vec::new() });
+        }
+        (self.levels[0].len() * 2 >= shape.level0_tables_max).then_some(downward)
     }
 
     /// The table whose move down rewrites the least for each of its own bytes.
     fn cheapest(&self, level: usize) -> Option<Compaction> {
-        self.levels[level]
-            .iter()
-            .map(|table| self.compact_table(level, table))
-            .min_by(|a, b| a.cost().total_cmp(&b.cost()))
+        let cost = |table: &Rc<Table>| {
+            let below = self.overlapping(level + 1, table.first_key(), table.last_key());
+            bytes_of(below) as f64 / table.bytes() as f64
+        };
+        let cheapest = self.levels[level].iter().min_by(|a, b| cost(a).total_cmp(&cost(b)))?;
+        Some(self.compact_table(level, cheapest))
     }
 
     fn compact_table(&self, level: usize, table: &Rc<Table>) -> Compaction {
-        let lower = self.overlapping(level + 1, table.first_key(), table.last_key());
-        Compaction { level, upper: vec![table.clone()], lower }
+        let lower = self.overlapping(level + 1, table.first_key(), table.last_key()).to_vec();
+        Compaction { level, within: false, upper: vec![table.clone()], lower }
     }
 
     /// A table that is mostly tombstones, so that scans need not wade through them for ever. (Those of level 0 are
@@ -174,9 +207,15 @@ impl Levels {
     }
 }
 
-/// Tables to merge into the level below.
+fn bytes_of(tables: &[Rc<Table>]) -> u64 {
+    tables.iter().map(|table| table.bytes()).sum()
+}
+
+/// Tables to merge.
 pub(crate) struct Compaction {
-    pub(crate) level: usize,
+    level: usize,
+    /// The result stays in level 0; otherwise it goes to the level below.
+    within: bool,
     /// Of `level`, newest first.
     pub(crate) upper: Vec<Rc<Table>>,
     /// Of the next level, in key order.
@@ -184,10 +223,13 @@ pub(crate) struct Compaction {
 }
 
 impl Compaction {
+    pub(crate) fn target_level(&self) -> u8 {
+        if self.within { 0 } else { self.level as u8 + 1 }
+    }
+
     /// Bytes rewritten for each byte moved down.
     fn cost(&self) -> f64 {
-        let bytes = |tables: &[Rc<Table>]| tables.iter().map(|table| table.bytes()).sum::<u64>() as f64;
-        bytes(&self.lower) / bytes(&self.upper).max(1.0)
+        bytes_of(&self.lower) as f64 / (bytes_of(&self.upper) as f64).max(1.0)
     }
 
     /// True where the tables can change their level without being rewritten: nothing below overlaps them, nor
@@ -195,9 +237,15 @@ impl Compaction {
     pub(crate) fn is_move(&self) -> bool {
         let mut upper = self.upper.clone();
         upper.sort_by(|a, b| a.first_key().cmp(b.first_key()));
-        self.lower.is_empty()
+        !self.within
+            && self.lower.is_empty()
             && upper.windows(2).all(|pair| pair[0].last_key() < pair[1].first_key())
             && upper.iter().all(|table| table.tombstones() == 0)
+    }
+
+    /// True where a tombstone of `key` has nothing left to hide. `levels` is where the compaction was picked.
+    pub(crate) fn drops_tombstone(&self, levels: &Levels, key: &[u8]) -> bool {
+        !self.within && levels.is_bottom_for(self.level + 1, key)
     }
 
     pub(crate) fn inputs(&self) -> Vec<Rc<Table>> {

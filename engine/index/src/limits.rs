@@ -29,6 +29,10 @@ pub(crate) const MEMTABLE_ROWS_PER_STEP: usize = 64;
 pub(crate) const MERGE_ROWS_PER_SLICE: usize = 64;
 /// Tables opened or checked at the same time.
 pub(crate) const OPENS_AT_ONCE: usize = 16;
+/// Compactions of one core at the same time, if the options do not say otherwise.
+pub(crate) const COMPACTIONS_AT_ONCE: usize = 2;
+/// How long a flush or a compaction waits for space on a full disk before it tries again, in milliseconds.
+pub(crate) const FULL_DISK_RETRY_MILLIS: u64 = 1000;
 /// How often retired tables are looked at while a reader still holds them, in milliseconds.
 pub(crate) const SWEEP_MILLIS: u64 = 500;
 

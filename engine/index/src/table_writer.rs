@@ -6,7 +6,7 @@
 
 use crate::block::{BlockBuilder, BlockKind, HEADER_BYTES, Place, common_prefix, seal};
 use crate::checksum::{FileSeed, key_hash};
-use crate::error::IndexError;
+use crate::error::{CREATE, IndexError, WRITE};
 use crate::filter;
 use crate::limits::{KEY_BYTES_MAX, PAGE_BYTES, VALUE_BYTES_MAX, WRITE_BYTES};
 use crate::root::TableEntry;
@@ -68,7 +68,7 @@ impl TableWriter {
         let file = env
             .open(&dir.join(&name), OpenMode::CreateNew)
             .await
-            .map_err(|error| IndexError::io(&name, "create", error))?;
+            .map_err(|error| IndexError::io(&name, CREATE, error))?;
         let salt = env.random_u64();
         Ok(TableWriter {
             file,
@@ -118,8 +118,8 @@ impl TableWriter {
         Ok(())
     }
 
-    /// Writes everything and flushes it.
-    pub(crate) async fn finish(mut self) -> Result<TableEntry, IndexError> {
+    /// Writes everything and flushes it. Nothing may be added afterwards.
+    pub(crate) async fn finish(&mut self) -> Result<TableEntry, IndexError> {
         assert!(self.entries > 0, "a table has at least one row");
         let last_key = self.data.last_key().to_vec();
         self.end_block(last_key.clone()).await?;
@@ -215,7 +215,7 @@ impl TableWriter {
         let full = std::mem::replace(&mut self.buffer, AlignedBuf::with_len(0)).freeze();
         let part = full.slice(0..self.buffered);
         let written = self.file.write_at(self.written_bytes, part, WriteMode::Unflushed).await;
-        written.map_err(|error| IndexError::io(&self.name, "write", error))?;
+        written.map_err(|error| IndexError::io(&self.name, WRITE, error))?;
         self.written_bytes += self.buffered as u64;
         self.buffered = 0;
         self.buffer = full.try_into_buf().unwrap_or_else(|| AlignedBuf::with_len(WRITE_BYTES));

@@ -79,6 +79,83 @@ fn memory_and_reads_stay_bounded_while_the_index_grows() {
 }
 
 #[test]
+fn many_small_flushes_do_not_rewrite_everything_each_time() {
+    let simulation = Simulation::new(1);
+    let node = simulation.node("a");
+    let outcome = node.run(0, |env| async move {
+        let options = IndexOptions { block_bytes: 4 << 10, ..IndexOptions::new(BlockCache::new(1 << 20)) };
+        let index = open(&env, &options).await.unwrap();
+        let mut number = 0;
+        let put = |row: u64, number: &mut u64| {
+            let mut batch = WriteBatch::new();
+            batch.put(key(row), vec![1u8; 100]);
+            *number += 1;
+            index.apply(batch, position(*number));
+        };
+        for row in 0..40_000 {
+            put(row, &mut number);
+        }
+        index.flush().await.unwrap();
+        let large = index.counters();
+        for round in 0..100 {
+            for row in 0..20 {
+                put(40_000 + round * 20 + row, &mut number);
+            }
+            index.flush().await.unwrap();
+            index.back_pressure().await.unwrap();
+        }
+        env.sleep(std::time::Duration::from_secs(5)).await;
+        let counters = index.counters();
+        assert!(counters.tables < 16, "{counters:?}");
+        let compacted = counters.compacted_bytes - large.compacted_bytes;
+        assert!(compacted < 2 * large.flushed_bytes, "{compacted} of {large:?}");
+        assert_eq!(world::all_rows(&index).await.unwrap().len(), 42_000);
+        index.close().await;
+    });
+    outcome.unwrap();
+}
+
+#[test]
+fn a_full_disk_is_waited_out() {
+    let simulation = Simulation::new(1);
+    let node = simulation.node("a");
+    let disk = node.disk("/disk");
+    let outcome = node.run(0, |env| async move {
+        let index = open(&env, &world::small(1 << 20)).await.unwrap();
+        let mut model = world::Model::new();
+        let mut number = 0;
+        let mut put = |index: &buckets_index::Index, number: u64| {
+            let change = (key(number % 2000), Some(Bytes::from(vec![number as u8; 200])));
+            index.apply(world::batch(std::slice::from_ref(&change)), position(number));
+            world::apply_to_model(&mut model, &[change]);
+        };
+        disk.set_capacity(200 << 10);
+        let full = loop {
+            number += 1;
+            put(&index, number);
+            if env.timeout(std::time::Duration::from_secs(20), index.back_pressure()).await.is_none() {
+                break index.flush().await;
+            }
+        };
+        assert!(full.is_err_and(|error| error.is_full_disk()));
+        assert!(index.failure().is_none());
+        let flushed = index.flushed();
+        let all = world::all_rows(&index).await.unwrap();
+        disk.set_capacity(1 << 30);
+        index.back_pressure().await.unwrap();
+        index.flush().await.unwrap();
+        assert!(index.flushed() > flushed);
+        assert_eq!(index.flushed(), position(number));
+        assert_eq!(all, model);
+        assert_eq!(world::all_rows(&index).await.unwrap(), model);
+        env.sleep(std::time::Duration::from_secs(5)).await;
+        assert_eq!(env.list_dir(&world::dir()).await.unwrap().len() as u64, index.counters().tables + 2);
+        index.close().await;
+    });
+    outcome.unwrap();
+}
+
+#[test]
 fn deleted_rows_leave_the_disk() {
     let simulation = Simulation::new(1);
     let node = simulation.node("a");

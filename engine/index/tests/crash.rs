@@ -126,7 +126,10 @@ fn a_crash_at_any_io_keeps_what_was_flushed() {
             node.cancel_crash();
             if let Ok(outcome) = outcome {
                 outcome.unwrap();
-                node.crash();
+                match rng.below(2) {
+                    0 => node.crash(),
+                    _ => node.kill(),
+                }
             }
         }
         let end = node.run(0, |env| live(env, log.clone(), simulation.rng()));

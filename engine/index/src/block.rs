@@ -62,7 +62,8 @@ impl Place {
 /// there) and pads it to whole pages.
 pub(crate) fn seal(bytes: &mut Vec<u8>, restarts: u32, kind: BlockKind, seed: FileSeed, page: u32) -> Place {
     let payload = u32_of(bytes.len() - HEADER_BYTES);
-    bytes.resize(bytes.len().next_multiple_of(PAGE_BYTES), 0);
+    let padding = bytes.len().next_multiple_of(PAGE_BYTES) - bytes.len();
+    bytes.extend_from_slice(&[0; PAGE_BYTES][..padding]);
     let pages = u32_of(bytes.len() / PAGE_BYTES);
     bytes[16..20].copy_from_slice(&pages.to_le_bytes());
     bytes[20..24].copy_from_slice(&payload.to_le_bytes());
@@ -212,14 +213,21 @@ impl Block {
         Ok(low.checked_sub(1).map(|before| (before, Ordering::Less)))
     }
 
-    /// The first entry at or after `target`: its value, and whether its key equals `target`. Builds no keys.
+    /// The first entry at or after `target`: its value, and whether its key equals `target`.
     pub(crate) fn lower_bound(&self, target: &[u8]) -> Result<Option<Found>, Malformed> {
+        let found = self.entry_at_or_after(target)?;
+        Ok(found.map(|(entry, exact)| Found { exact, value: entry.value }))
+    }
+
+    /// The first entry at or after `target`, and whether its key equals `target`. Builds no keys: the entry's shared
+    /// bytes are the first of `target`.
+    fn entry_at_or_after(&self, target: &[u8]) -> Result<Option<(Entry, bool)>, Malformed> {
         let (mut at, group_end) = match self.restart_before(target)? {
             None if self.restarts == 0 => return Ok(None),
             None => (self.restart(0)?, HEADER_BYTES),
             Some((number, Ordering::Equal)) => {
                 let entry = Entry::parse(&self.bytes, self.restart(number)?, self.entries_end)?;
-                return Ok(Some(Found { exact: true, value: entry.value }));
+                return Ok(Some((entry, true)));
             }
             Some((number, _)) => {
                 let next = number + 1;
@@ -233,18 +241,16 @@ impl Block {
         while at < self.entries_end {
             let entry = Entry::parse(&self.bytes, at, self.entries_end)?;
             if at >= group_end || entry.shared < matched {
-                return Ok(Some(Found { exact: false, value: entry.value }));
+                return if entry.shared <= matched { Ok(Some((entry, false))) } else { Err(Malformed) };
             }
             if entry.shared == matched {
                 let suffix = &self.bytes[entry.suffix.clone()];
                 let rest = target.get(matched..).ok_or(Malformed)?;
                 let common = common_prefix(suffix, rest);
                 match (suffix.get(common), rest.get(common)) {
-                    (None, None) => return Ok(Some(Found { exact: true, value: entry.value })),
-                    (Some(_), None) => return Ok(Some(Found { exact: false, value: entry.value })),
-                    (Some(a), Some(b)) if a > b => {
-                        return Ok(Some(Found { exact: false, value: entry.value }));
-                    }
+                    (None, None) => return Ok(Some((entry, true))),
+                    (Some(_), None) => return Ok(Some((entry, false))),
+                    (Some(a), Some(b)) if a > b => return Ok(Some((entry, false))),
                     _ => matched += common,
                 }
             }
@@ -469,17 +475,16 @@ impl BlockIter {
 
     /// Moves to the first entry at or after `target`; false where there is none.
     pub(crate) fn seek(&mut self, target: &[u8]) -> Result<bool, Malformed> {
-        self.next = match self.block.restart_before(target)? {
-            Some((number, _)) => self.block.restart(number)?,
-            None => HEADER_BYTES,
+        let Some((entry, _)) = self.block.entry_at_or_after(target)? else {
+            self.next = self.block.entries_end;
+            return Ok(false);
         };
         self.key.clear();
-        while self.advance()? {
-            if self.key.as_slice() >= target {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+        self.key.extend_from_slice(target.get(..entry.shared).ok_or(Malformed)?);
+        self.key.extend_from_slice(&self.block.bytes[entry.suffix]);
+        self.value = entry.value;
+        self.next = entry.end;
+        Ok(true)
     }
 
     pub(crate) fn key(&self) -> &[u8] {

@@ -4,11 +4,12 @@
 //! oneself and asking another core are the same call; a question about a partition finds its leader or ends with a
 //! clear refusal before its deadline; nothing that may have happened is asked twice.
 
+use crate::budget::{Budget, Held};
 use crate::chunk::BlockCache;
 use crate::counters::{CoreCounters, LiveCounters, count};
 use crate::exchange::{CoreMessage, Exchange};
 use crate::manifest::Part;
-use crate::map::{DiskState, NodeMap};
+use crate::map::{DiskState, NodeMap, Voters};
 use crate::message::{
     Answer, Block, ChunkName, DiskIndex, PartitionOp, Refusal, Removal, Reply, Request, RootOp,
 };
@@ -33,6 +34,10 @@ use std::time::Duration;
 
 pub use buckets_meta::View;
 
+/// Bytes of bodies on their way in or out of one core, beside the cache.
+const BODY_BYTES_MAX: usize = 64 << 20;
+/// How long a body waits for its share of them.
+const BODY_PATIENCE: Duration = Duration::from_secs(10);
 /// A question to another core ends after so long.
 const ASK_LIMIT: Duration = Duration::from_secs(10);
 /// How long a question about a partition looks for its leader.
@@ -76,6 +81,8 @@ pub(crate) struct Core {
     /// Decides root operations one after the other.
     pub(crate) root_lock: Mutex<()>,
     pub(crate) block_cache: RefCell<BlockCache>,
+    /// Bytes of bodies on their way in and out.
+    pub(crate) body_bytes: Budget,
     pub(crate) exchange: Exchange,
     pub(crate) disks: RefCell<BTreeMap<DiskIndex, Disk>>,
     pub(crate) host: GroupHost,
@@ -121,6 +128,7 @@ impl Core {
             disk_sizes: parts.disk_sizes,
             root_lock: Mutex::new(()),
             block_cache: RefCell::new(BlockCache::new(parts.cache_bytes)),
+            body_bytes: Budget::new(BODY_BYTES_MAX),
             exchange: parts.exchange,
             disks: RefCell::default(),
             host: parts.host,
@@ -173,14 +181,12 @@ impl Core {
     ) -> Answer {
         let start = self.env.now();
         loop {
-            let (alive, majority) = self.map.voters_in_service(group);
-            if alive < majority {
-                if !is_read {
-                    return Err(no_majority(group, alive, majority));
-                }
-                return self.salvage(group, &request).await;
+            let voters = self.map.voters_in_service(group);
+            if !(voters.are_majority() || is_read && voters.meet_every_majority()) {
+                return Err(voters.too_few(group));
             }
             let answer = match self.leader_of(group) {
+                _ if !voters.are_majority() => self.salvage(group, &request).await,
                 Some(disk) => self.ask(self.map.disk(disk).core, request(false)).await,
                 None => Err(Refusal::NotLeader),
             };
@@ -190,9 +196,9 @@ impl Core {
                 answer => return answer,
             }
             if self.env.now().since(start) > LEADER_LIMIT {
-                let (alive, majority) = self.map.voters_in_service(group);
+                let Voters { in_service, majority, .. } = self.map.voters_in_service(group);
                 return Err(ObjectError::Unavailable(format!(
-                    "partition {group} found no leader in {} s; {alive} of its voters are in service, {majority} are needed",
+                    "partition {group} found no leader in {} s; {in_service} of its voters are in service, {majority} are needed",
                     LEADER_LIMIT.as_secs()
                 ))
                 .into());
@@ -207,19 +213,14 @@ impl Core {
         let Some(mapped) = self.map.groups.get(&group) else {
             return Err(Refusal::NotLeader);
         };
-        let mut last = no_majority(group, 0, mapped.voters.len() / 2 + 1);
+        let mut last = Refusal::NotLeader;
         for disk in mapped.voters.iter().filter(|disk| self.map.in_service(**disk)) {
             let mut at = *disk;
             // The first voter that is asked may know of one with a newer log.
             for _ in 0..2 {
                 match self.ask(self.map.disk(at).core, request(true)).await {
                     Err(Refusal::Elsewhere(disk)) => at = disk,
-                    Err(
-                        refusal @ (Refusal::NotLeader
-                        | Refusal::DiskFailed
-                        | Refusal::Unknown
-                        | Refusal::Object(ObjectError::Unavailable(_))),
-                    ) => {
+                    Err(refusal @ (Refusal::NotLeader | Refusal::DiskFailed | Refusal::Unknown)) => {
                         last = refusal;
                         break;
                     }
@@ -379,8 +380,11 @@ impl Core {
                 SalvageError::Elsewhere { disk } => {
                     self.map.disk_of(disk).map_or(Refusal::NotLeader, Refusal::Elsewhere)
                 }
-                SalvageError::Majority => Refusal::NotLeader,
-                other => ObjectError::Unavailable(other.to_string()).into(),
+                // Something is moving: a leader was heard lately, a voter has not answered yet, rows are on their way.
+                SalvageError::Majority
+                | SalvageError::TooFew { .. }
+                | SalvageError::Unusable
+                | SalvageError::NoReplica => Refusal::NotLeader,
             });
         }
         match self.host.read_barrier(group).await {
@@ -398,6 +402,14 @@ impl Core {
             self.host.index_damaged(group, disk);
         }
         Refusal::NotLeader
+    }
+
+    /// A share of the memory for bodies. Errors: `SlowDown` where it does not come in time.
+    pub(crate) async fn body_share(&self, bytes: usize) -> Result<Held, ObjectError> {
+        if let Some(held) = self.body_bytes.try_take(bytes) {
+            return Ok(held);
+        }
+        self.env.timeout(BODY_PATIENCE, self.body_bytes.take(bytes)).await.ok_or(ObjectError::SlowDown)
     }
 
     /// The codec for a code, made once.
@@ -541,9 +553,4 @@ fn write_refusal(error: &ChunkWriteError) -> Refusal {
         ChunkWriteError::TooManyWriters => Refusal::Overloaded,
         _ => Refusal::DiskFailed,
     }
-}
-
-fn no_majority(group: GroupId, alive: usize, majority: usize) -> Refusal {
-    let what = format!("partition {group} has {alive} voters in service, {majority} are needed for writes");
-    ObjectError::Unavailable(what).into()
 }

@@ -3,6 +3,7 @@
 //! A PUT's way down: `object::put` reads the body, `chunk::write` codes and spreads it, `partition` decides and
 //! replicates the manifest; `core` knows which core owns what, `exchange` carries questions between cores.
 
+mod budget;
 mod chunk;
 pub mod core;
 pub mod counters;

@@ -266,7 +266,11 @@ fn decode_versioned<T>(
 
 /// The first format. Integers are little-endian, strings are length-prefixed; see `docs/formats/manifest.md`.
 mod v1 {
-    use super::*;
+    use super::{
+        Body, BucketId, Buf, BufMut, Bytes, BytesMut, Checksum, ChecksumAlgorithm, ChecksumKind, ChunkOwner,
+        ETag, GarbageRecord, Manifest, ManifestSummary, ObjectHeaders, ObjectId, Part, PartRecord, Placement,
+        UploadId, UploadRecord,
+    };
 
     pub(super) const VERSION: u8 = 1;
 

@@ -3,7 +3,8 @@
 //! What must hold: the map is the same on every core (it is shared and immutable but for the states); a disk is written
 //! to only by the core that owns it; a state is set only by that core, and read by all.
 
-use crate::message::DiskIndex;
+use crate::message::{DiskIndex, Refusal};
+use crate::object::api::ObjectError;
 use buckets_ring::assembly::Assembly;
 use buckets_ring::coding::Coding;
 use buckets_ring::hash_ring::HashRing;
@@ -184,15 +185,45 @@ impl NodeMap {
         self.disk_at(set, slot).is_some_and(|disk| self.in_service(disk))
     }
 
-    /// Voters of a group whose disks are in service, and how many make a majority.
-    pub fn voters_in_service(&self, group: GroupId) -> (usize, usize) {
-        match self.groups.get(&group) {
-            Some(mapped) => {
-                let alive = mapped.voters.iter().filter(|disk| self.in_service(**disk)).count();
-                (alive, mapped.voters.len() / 2 + 1)
-            }
-            None => (0, 1),
+    /// How many voters of a group are in service.
+    pub fn voters_in_service(&self, group: GroupId) -> Voters {
+        let voters = self.groups.get(&group).map_or(&[][..], |mapped| &mapped.voters);
+        Voters {
+            in_service: voters.iter().filter(|disk| self.in_service(**disk)).count(),
+            all: voters.len(),
+            majority: voters.len() / 2 + 1,
         }
+    }
+}
+
+/// The voters of a group, counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Voters {
+    /// Those whose disks are in service.
+    pub in_service: usize,
+    /// All of them.
+    pub all: usize,
+    /// So many commit.
+    pub majority: usize,
+}
+
+impl Voters {
+    /// Whether those in service can commit.
+    pub fn are_majority(self) -> bool {
+        self.in_service >= self.majority
+    }
+
+    /// Whether one of those in service holds every committed entry: no majority fits into the rest.
+    pub fn meet_every_majority(self) -> bool {
+        self.in_service > 0 && self.all - self.in_service < self.majority
+    }
+
+    /// The refusal where there are too few.
+    pub(crate) fn too_few(self, group: GroupId) -> Refusal {
+        let Voters { in_service, majority, .. } = self;
+        let what =
+            format!("partition {group} has {in_service} voters in service, {majority} are needed for writes");
+        ObjectError::Unavailable(what).into()
     }
 }
 

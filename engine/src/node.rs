@@ -44,6 +44,10 @@ const REOPEN_PAUSE_MAX: Duration = Duration::from_secs(600);
 const DUTY_RETRY: Duration = Duration::from_millis(2);
 /// How often the root group's state is asked for until it is known.
 const ROOT_RETRY: Duration = Duration::from_millis(50);
+/// How often chunks are looked for that were written long ago and confirmed by nobody.
+const ORPHAN_LOOK: Duration = Duration::from_secs(60);
+/// Older than any write can still be under way: its chunks are finished, only its manifest may be missing.
+const ORPHAN_AGE: Duration = Duration::from_secs(300);
 /// How often chunks that nobody may own are looked at again where a partition did not answer.
 const ORPHAN_RETRY: Duration = Duration::from_secs(5);
 
@@ -327,7 +331,7 @@ async fn open_disk(core: &Rc<Core>, index: DiskIndex, index_cache: &BlockCache) 
 /// Finds out whether chunks whose write was cut short belong to anybody, and frees those that do not.
 async fn adopt_pending(core: Rc<Core>, index: DiskIndex, disk: Disk) {
     let mut pending = disk.chunks().pending();
-    while !pending.is_empty() && core.map.in_service(index) {
+    while core.map.in_service(index) {
         let mut undecided = Vec::new();
         for found in pending {
             let chunk = found.chunk;
@@ -353,10 +357,16 @@ async fn adopt_pending(core: Rc<Core>, index: DiskIndex, disk: Disk) {
             };
             let _ = verdict.await;
         }
-        pending = undecided;
-        if !pending.is_empty() {
+        if !undecided.is_empty() {
+            pending = undecided;
             core.env.sleep(ORPHAN_RETRY).await;
+            continue;
         }
+        core.env.sleep(ORPHAN_LOOK).await;
+        // A write whose outcome was never known: by now it has happened or never will.
+        let now = core.env.now();
+        pending = disk.chunks().pending();
+        pending.retain(|found| now.since(found.since) >= ORPHAN_AGE);
     }
 }
 
@@ -410,11 +420,10 @@ async fn learn_root(core: Rc<Core>) {
         if core.root_is_known().is_ok() {
             return;
         }
-        let (alive, majority) = core.map.voters_in_service(GroupId::ROOT);
-        if alive < majority {
-            if let Err(refusal) = root::publish_salvaged(&core).await {
-                tracing::debug!(%refusal, "the buckets cannot be read yet");
-            }
+        if !core.map.voters_in_service(GroupId::ROOT).are_majority()
+            && let Err(refusal) = root::publish_salvaged(&core).await
+        {
+            tracing::debug!(%refusal, "the buckets cannot be read yet");
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::report::Report;
 use buckets_engine::map::NodeMap;
 use buckets_engine::node::{self, CoreSetup, DiskSizes, NodeOptions};
 use buckets_engine::object::api::User;
-use buckets_env::real::{self, CoreHandle, CoreOptions, CoreWaker, StartError};
+use buckets_env::real::{self, CoreHandle, CoreOptions, CoreWaker, StartError, Warning};
 use buckets_env::{CoreReceiver, CoreSender, Env, WakeCore, core_queue};
 use buckets_ring::assembly::{Assembly, AssemblyError, assemble};
 use buckets_ring::{BlockChecksum, Coding, Endpoint};
@@ -56,6 +56,9 @@ pub enum DaemonError {
     /// Some disk was given by mistake.
     #[error("{0}")]
     Mistake(String),
+    /// The file system of a disk.
+    #[error("{} is on a file system without direct I/O (O_DIRECT): use ext4 or xfs on a disk", .0.display())]
+    NoDirectIo(std::path::PathBuf),
     /// A disk is in use.
     #[error(transparent)]
     Lock(#[from] LockError),
@@ -89,7 +92,10 @@ pub fn run(args: NodeArgs) -> Result<(), DaemonError> {
     }
     let paths: Vec<&Path> = config.disks.iter().map(|disk| Path::new(disk.path())).collect();
     for warning in real::preflight(&paths)? {
-        tracing::warn!("{warning}");
+        match warning {
+            Warning::NoDirectIo { path } => return Err(DaemonError::NoDirectIo(path)),
+            other => tracing::warn!("{other}"),
+        }
     }
     let assembly = assembled(&config.disks)?;
     let _locks = assembly

@@ -15,7 +15,17 @@ use futures::future::LocalBoxFuture;
 use std::fmt::Write;
 
 /// Disk counters that count damage.
-const DISK_DAMAGE: [&str; 3] = ["corrupt_blocks", "corrupt_rows", "corrupt_records"];
+const DISK_DAMAGE: [&str; 6] = [
+    "blocks_corrupt",
+    "chunks_missing",
+    "chunk_chain_breaks",
+    "read_errors",
+    "table_corruptions",
+    "wal_damages",
+];
+
+/// Those that count damage of logs and tables.
+const METADATA_DAMAGE: [&str; 3] = ["chunk_chain_breaks", "table_corruptions", "wal_damages"];
 
 /// The reporter of one core.
 #[derive(Clone)]
@@ -119,11 +129,14 @@ fn disk_damage(disk: &DiskStatus) -> u64 {
 
 fn damage(status: &NodeStatus) -> DamageInfo {
     let counters = &status.counters;
+    let disks = status.sets.iter().flat_map(|set| &set.disks).flat_map(|disk| &disk.counters);
+    let metadata_damage: u64 =
+        disks.filter(|(name, _)| METADATA_DAMAGE.contains(name)).map(|(_, value)| value).sum();
     DamageInfo {
         corrupt_blocks: counters.blocks_damaged + counters.chunks_missing,
         reconstructed_blocks: counters.blocks_reconstructed,
         repaired_chunks: 0,
-        corrupt_metadata: counters.rows_damaged,
+        corrupt_metadata: counters.rows_damaged + metadata_damage,
     }
 }
 
@@ -147,7 +160,7 @@ fn metrics(status: &NodeStatus) -> String {
         let _ = writeln!(
             text,
             "buckets_group_voters_in_service{{group=\"{}\"}} {}",
-            group.group, group.in_service
+            group.group, group.voters.in_service
         );
     }
     let disks = || status.sets.iter().flat_map(|set| &set.disks);

@@ -7,6 +7,7 @@
 //! - What is returned was verified by the disk that read it, or rebuilt from such blocks.
 //! - While one window of stripes is sent, the next is read.
 
+use crate::budget::Held;
 use crate::core::Core;
 use crate::counters::count;
 use crate::manifest::Part;
@@ -23,8 +24,8 @@ use std::ops::Range;
 use std::rc::Rc;
 use std::time::Duration;
 
-/// Bytes of one chunk that one question reads, at most.
-const WINDOW_CHUNK_BYTES_MAX: u32 = 1 << 20;
+/// Bytes of a body that are read together: while these are sent, as many are on their way.
+const WINDOW_BYTES: u32 = 1 << 20;
 /// How long a disk may take before others are asked too.
 const HEDGE_AFTER: Duration = Duration::from_millis(20);
 
@@ -36,9 +37,18 @@ pub(crate) struct PartStream {
     reader: Rc<PartReader>,
     range: Range<u64>,
     ready: VecDeque<BodyBlock>,
+    /// The share of memory of what is ready.
+    ready_held: Option<Held>,
     /// The first stripe of the next window to ask for, and the end.
     stripes: Range<u32>,
-    coming: Option<(Range<u32>, oneshot::Receiver<Result<Window, ObjectError>>)>,
+    coming: Option<Coming>,
+}
+
+/// A window on its way.
+struct Coming {
+    stripes: Range<u32>,
+    held: Held,
+    window: oneshot::Receiver<Result<Window, ObjectError>>,
 }
 
 impl PartStream {
@@ -50,7 +60,14 @@ impl PartStream {
         let layout = StripeLayout::from_stored(placement.k, placement.block_bytes).ok_or_else(damaged)?;
         let stripes = layout.stripes_of(part.size, &range);
         let reader = PartReader { core: core.clone(), codec: core.codec(coding), part: part.clone(), layout };
-        Ok(PartStream { reader: Rc::new(reader), range, ready: VecDeque::new(), stripes, coming: None })
+        Ok(PartStream {
+            reader: Rc::new(reader),
+            range,
+            ready: VecDeque::new(),
+            ready_held: None,
+            stripes,
+            coming: None,
+        })
     }
 
     /// The next bytes; `None` at the end of the range.
@@ -59,23 +76,41 @@ impl PartStream {
             if let Some(block) = self.ready.pop_front() {
                 return Ok(Some(block));
             }
-            if self.coming.is_none() && !self.read_ahead() {
-                return Ok(None);
+            // What was ready is sent: its memory is for others.
+            self.ready_held = None;
+            if self.coming.is_none() {
+                if self.stripes.is_empty() {
+                    return Ok(None);
+                }
+                let held = self.reader.core.body_share(self.window_bytes()).await?;
+                self.read_ahead(held);
             }
-            let Some((stripes, window)) = self.coming.take() else { return Ok(None) };
+            let Some(Coming { stripes, held, window }) = self.coming.take() else { return Ok(None) };
             let window =
                 window.await.map_err(|_| ObjectError::Internal("a reading task went away".into()))??;
-            self.read_ahead();
+            self.ready_held = Some(held);
+            // Reading ahead is for when there is room.
+            if !self.stripes.is_empty()
+                && let Some(held) = self.reader.core.body_bytes.try_take(self.window_bytes())
+            {
+                self.read_ahead(held);
+            }
             self.lay_out(stripes, &window)?;
         }
     }
 
-    /// Starts reading the next window; false where there is none.
-    fn read_ahead(&mut self) -> bool {
-        if self.stripes.is_empty() {
-            return false;
-        }
-        let per_window = (WINDOW_CHUNK_BYTES_MAX / self.reader.layout.block_bytes()).max(1);
+    /// Bytes of the next window.
+    fn window_bytes(&self) -> usize {
+        let layout = &self.reader.layout;
+        let stripes =
+            (self.stripes.end - self.stripes.start).min((WINDOW_BYTES / layout.stripe_bytes()).max(1));
+        let part = usize::try_from(self.reader.part.size).unwrap_or(usize::MAX);
+        (stripes as usize * layout.stripe_bytes() as usize).min(part)
+    }
+
+    /// Starts reading the next window.
+    fn read_ahead(&mut self, held: Held) {
+        let per_window = (WINDOW_BYTES / self.reader.layout.stripe_bytes()).max(1);
         let end = self.stripes.end.min(self.stripes.start + per_window);
         let stripes = self.stripes.start..end;
         self.stripes.start = end;
@@ -85,8 +120,7 @@ impl PartStream {
         self.reader.core.env.spawn(async move {
             let _ = window_tx.send(reader.read_window(wanted, &range).await);
         });
-        self.coming = Some((stripes, window_rx));
-        true
+        self.coming = Some(Coming { stripes, held, window: window_rx });
     }
 
     fn lay_out(&mut self, stripes: Range<u32>, window: &Window) -> Result<(), ObjectError> {

@@ -7,6 +7,7 @@
 //!   planned: those are named as missing), so that no acknowledged object is without redundancy.
 //! - Disks known to be out of service are left out from the start, and the part gets more parity instead.
 
+use crate::budget::Held;
 use crate::core::Core;
 use crate::counters::count;
 use crate::manifest::{ChunkOwner, Part, Placement};
@@ -23,6 +24,8 @@ use std::rc::Rc;
 
 /// Bytes taken from the body between two looks at whether other tasks wait: about 200 us of MD5.
 const FILL_BYTES_MAX: usize = 128 << 10;
+/// Data, and about as much for parity.
+const COPIES: usize = 2;
 
 /// Writes a body as one part; where that fails, its chunks are dropped. `length` is the body's decoded length, where
 /// the client said it.
@@ -78,6 +81,8 @@ struct Stripe {
     /// Bytes of each slot.
     slot_bytes: usize,
     data: AlignedBuf,
+    /// The share of memory that its data and parity take.
+    held: Held,
     /// No stripe follows, as far as is known.
     is_last: bool,
 }
@@ -154,7 +159,7 @@ impl<'a> PartWriter<'a> {
     /// Codes a stripe and writes its blocks to all disks at once.
     async fn write(&mut self, stripe: Stripe) -> Result<(), ObjectError> {
         let (k, m) = (self.codec.k(), self.codec.m());
-        let Stripe { number, block_bytes, slot_bytes, data, is_last } = stripe;
+        let Stripe { number, block_bytes, slot_bytes, data, held: _held, is_last } = stripe;
         let mut parity = AlignedBuf::with_len(m * slot_bytes);
         {
             let blocks: Vec<&[u8]> =
@@ -303,6 +308,7 @@ async fn fill_known<B: BodySource>(
         return Ok(None);
     };
     let slot_bytes = shape.block_disk_bytes() as usize;
+    let held = core.body_share(COPIES * usize::from(layout.k()) * slot_bytes).await?;
     let mut data = AlignedBuf::with_len(usize::from(layout.k()) * slot_bytes);
     for (chunk, slot) in data.chunks_mut(slot_bytes).enumerate() {
         let (block, padding) = slot.split_at_mut(shape.body_bytes_in(chunk as u8) as usize);
@@ -317,7 +323,7 @@ async fn fill_known<B: BodySource>(
         expect_end(body).await?;
     }
     let block_bytes = shape.block_bytes as usize;
-    let stripe = Stripe { number, block_bytes, slot_bytes, data, is_last };
+    let stripe = Stripe { number, block_bytes, slot_bytes, data, held, is_last };
     Ok(Some((stripe, u64::from(shape.body_bytes))))
 }
 
@@ -330,6 +336,7 @@ async fn fill_unknown<B: BodySource>(
     digest: &mut BodyDigest,
 ) -> Result<Option<(Stripe, u64)>, ObjectError> {
     let full_bytes = layout.stripe_bytes() as usize;
+    let held = core.body_share(COPIES * full_bytes).await?;
     let mut data = AlignedBuf::with_len(full_bytes);
     let filled = fill_slice(core, &mut data, body, digest).await?;
     if filled == 0 {
@@ -344,7 +351,7 @@ async fn fill_unknown<B: BodySource>(
         }
         data = laid_out;
     }
-    let stripe = Stripe { number, block_bytes, slot_bytes, data, is_last: false };
+    let stripe = Stripe { number, block_bytes, slot_bytes, data, held, is_last: false };
     Ok(Some((stripe, filled as u64)))
 }
 

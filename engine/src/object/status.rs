@@ -5,7 +5,7 @@
 use super::api::ObjectError;
 use super::store::Store;
 use crate::counters::CoreCounters;
-use crate::map::DiskState;
+use crate::map::{DiskState, Voters};
 use crate::message::{DiskIndex, Reply, Request};
 use buckets_env::DiskSpace;
 use buckets_ring::coding::Coding;
@@ -65,10 +65,8 @@ pub struct DiskStatus {
 pub struct GroupVoters {
     /// The group.
     pub group: GroupId,
-    /// Voters in service.
-    pub in_service: usize,
-    /// Voters that make a majority.
-    pub majority: usize,
+    /// How many of its voters are in service.
+    pub voters: Voters,
 }
 
 impl Store {
@@ -89,10 +87,11 @@ impl Store {
             }
             sets.push(SetStatus { set: number as u16, coding, disks });
         }
-        let groups = core.map.groups.keys().map(|group| {
-            let (in_service, majority) = core.map.voters_in_service(*group);
-            GroupVoters { group: *group, in_service, majority }
-        });
+        let groups = core
+            .map
+            .groups
+            .keys()
+            .map(|group| GroupVoters { group: *group, voters: core.map.voters_in_service(*group) });
         Ok(NodeStatus {
             deployment: core.map.deployment,
             generation: core.map.generation,

@@ -201,3 +201,18 @@ fn takes_direct_io(disk: &Path) -> Result<bool, StartError> {
     let _ = std::fs::remove_file(&name);
     result
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_way_of_forbidding_io_uring_has_its_remedy() {
+        let said = |errno, disabled| explain(io::Error::from_raw_os_error(errno), disabled).to_string();
+        assert!(said(libc::EPERM, true).contains("sysctl -w kernel.io_uring_disabled=0"));
+        assert!(said(libc::EPERM, false).contains("seccomp"));
+        assert!(said(libc::ENOSYS, false).contains("seccomp"));
+        assert!(said(libc::ENOMEM, false).contains("cannot be set up"));
+        assert!(check_io_uring(false).is_ok());
+    }
+}

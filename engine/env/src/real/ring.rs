@@ -111,6 +111,25 @@ struct State {
     in_flight: u32,
 }
 
+/// What a look at the answers brought. Handed out when the state is no longer borrowed: waking and dropping can
+/// both come back to the ring.
+#[derive(Default)]
+struct Reaped {
+    wakers: Vec<Waker>,
+    abandoned: Vec<Operation>,
+}
+
+impl Reaped {
+    fn hand_out(self) {
+        for operation in self.abandoned {
+            operation.discard();
+        }
+        for waker in self.wakers {
+            waker.wake();
+        }
+    }
+}
+
 /// The disk ring of one core.
 pub(super) struct DiskRing {
     state: RefCell<State>,
@@ -326,73 +345,25 @@ impl DiskRing {
 
     /// Hands all admitted operations to the kernel and takes the answers that are there.
     pub(super) fn submit_and_reap(&self) {
-        self.submit();
-        self.reap();
-    }
-
-    fn submit(&self) {
-        let mut state = self.state.borrow_mut();
-        state.submit_requested = false;
-        while let Some(slot) = state.admitted.pop_front() {
-            if state.uring.submission().is_full() {
-                state.enter();
-                if state.uring.submission().is_full() {
-                    // The kernel takes no more for now; `enter` has asked for another turn.
-                    state.admitted.push_front(slot);
-                    return;
-                }
-            }
-            let operation = state.operation(slot);
-            let Some(entry) = operation.entry.take() else {
-                // Abandoned meanwhile; what it kept is gone already.
-                let lane = operation.lane;
-                state.release(slot);
-                state.leave_lane(lane);
-                continue;
-            };
-            state.in_flight += 1;
-            // SAFETY: what the entry points to is kept by the operation in `slot` until its answer is reaped.
-            let pushed = unsafe { state.uring.submission().push(&entry) };
-            assert!(pushed.is_ok(), "there is room: looked above");
+        let mut reaped = Reaped::default();
+        {
+            let mut state = self.state.borrow_mut();
+            state.quietly(&mut reaped, State::submit);
         }
-        state.enter();
+        reaped.hand_out();
     }
 
     /// Takes the answers that are there and wakes who waits for them.
     pub(super) fn reap(&self) {
-        // Wakers and kept things are dropped outside of the borrow: both can come back to this ring.
-        let mut wakers: Vec<Waker> = Vec::new();
-        let mut dropped: Vec<Operation> = Vec::new();
+        let mut reaped = Reaped::default();
         {
             let mut state = self.state.borrow_mut();
-            let submission = state.uring.submission();
-            if submission.taskrun() || submission.cq_overflow() {
-                drop(submission);
-                state.enter();
-            } else {
-                drop(submission);
+            if !state.has_answers() {
+                return;
             }
-            loop {
-                let Some(answer) = state.uring.completion().next() else { break };
-                let slot = answer.user_data() as u32;
-                state.in_flight -= 1;
-                let operation = state.operation(slot);
-                assert!(operation.entry.is_none() && operation.result.is_none(), "one answer each");
-                let lane = operation.lane;
-                operation.result = Some(answer.result());
-                match &mut operation.waiter {
-                    Waiter::Future(waker) => wakers.extend(waker.take()),
-                    Waiter::Nobody => dropped.push(state.release(slot)),
-                }
-                state.leave_lane(lane);
-            }
+            state.quietly(&mut reaped, State::enter_for_answers);
         }
-        for operation in dropped {
-            operation.discard();
-        }
-        for waker in wakers {
-            waker.wake();
-        }
+        reaped.hand_out();
     }
 
     /// True while the kernel holds memory of this ring's operations.
@@ -455,6 +426,85 @@ impl State {
                 task.wake();
             }
         }
+    }
+
+    /// Enters the kernel by `enter` and takes all answers, without a signal on the eventfd for what is seen here
+    /// anyway: each would cost a read of the eventfd and a look at an empty queue.
+    fn quietly(&mut self, reaped: &mut Reaped, enter: fn(&mut State)) {
+        self.uring.completion().disable_eventfd();
+        enter(self);
+        loop {
+            self.take_answers(reaped);
+            self.uring.completion().enable_eventfd();
+            // An answer that came before the kernel can have seen "enabled" was not signalled.
+            std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
+            if !self.has_answers() {
+                return;
+            }
+            self.uring.completion().disable_eventfd();
+            self.enter_for_answers();
+        }
+    }
+
+    /// True where answers are in the queue, or in the kernel waiting to be let in.
+    fn has_answers(&mut self) -> bool {
+        let submission = self.uring.submission();
+        let held_back = submission.taskrun() || submission.cq_overflow();
+        drop(submission);
+        held_back || !self.uring.completion().is_empty()
+    }
+
+    fn enter_for_answers(&mut self) {
+        let submission = self.uring.submission();
+        let held_back = submission.taskrun() || submission.cq_overflow();
+        drop(submission);
+        if held_back {
+            self.enter();
+        }
+    }
+
+    fn take_answers(&mut self, reaped: &mut Reaped) {
+        loop {
+            let Some(answer) = self.uring.completion().next() else { return };
+            let slot = answer.user_data() as u32;
+            self.in_flight -= 1;
+            let operation = self.operation(slot);
+            assert!(operation.entry.is_none() && operation.result.is_none(), "one answer each");
+            let lane = operation.lane;
+            operation.result = Some(answer.result());
+            match &mut operation.waiter {
+                Waiter::Future(waker) => reaped.wakers.extend(waker.take()),
+                Waiter::Nobody => reaped.abandoned.push(self.release(slot)),
+            }
+            self.leave_lane(lane);
+        }
+    }
+
+    fn submit(&mut self) {
+        self.submit_requested = false;
+        while let Some(slot) = self.admitted.pop_front() {
+            if self.uring.submission().is_full() {
+                self.enter();
+                if self.uring.submission().is_full() {
+                    // The kernel takes no more for now; `enter` has asked for another turn.
+                    self.admitted.push_front(slot);
+                    return;
+                }
+            }
+            let operation = self.operation(slot);
+            let Some(entry) = operation.entry.take() else {
+                // Abandoned meanwhile; what it kept is gone already.
+                let lane = operation.lane;
+                self.release(slot);
+                self.leave_lane(lane);
+                continue;
+            };
+            self.in_flight += 1;
+            // SAFETY: what the entry points to is kept by the operation in `slot` until its answer is reaped.
+            let pushed = unsafe { self.uring.submission().push(&entry) };
+            assert!(pushed.is_ok(), "there is room: looked above");
+        }
+        self.enter();
     }
 
     fn enter(&mut self) {

@@ -116,6 +116,9 @@ impl Opening {
         }
         // Groups of which the log knows but whose index is gone altogether.
         for (group, mut replay) in replicas {
+            if replay.is_removed() {
+                continue;
+            }
             let index = self.open_index(identity::group_dir(&self.path, group, 0), group_key(group)).await?;
             replay.index_lost();
             if let Some(store) = self.replica(group, index, 0, true, damaged, Some(replay), &wal) {

@@ -165,6 +165,16 @@ fn check_and_go_on(node: &SimNode, model: &Shared) {
                 }
                 assert!(check(&disk, &model).await >= good, "new chunks have overwritten old ones");
                 let _ = disk.chunks().audit().await;
+                let mut scrub = disk.chunks().scrub();
+                let mut errors = 0;
+                loop {
+                    match scrub.next().await {
+                        Ok(Some(_)) => {}
+                        Ok(None) => break,
+                        Err(_) => errors += 1,
+                    }
+                    assert!(errors < 2000, "the scrubber does not get past damage");
+                }
                 if start == 1 {
                     let _ = disk.close().await;
                 }
@@ -180,7 +190,7 @@ fn check_and_go_on(node: &SimNode, model: &Shared) {
 
 #[test]
 fn rot_anywhere_gives_errors_but_never_wrong_answers() {
-    sweep(0..80, |seed| {
+    sweep(0..50, |seed| {
         let (simulation, node) = rig::formatted(seed);
         let model: Shared = Rc::default();
         let mut rng = simulation.rng();
@@ -228,7 +238,7 @@ fn rot_anywhere_gives_errors_but_never_wrong_answers() {
 
 #[test]
 fn lost_misdirected_and_rotten_writes_give_errors_but_never_wrong_answers() {
-    sweep(0..80, |seed| {
+    sweep(0..50, |seed| {
         let (simulation, node) = rig::formatted(seed);
         let model: Shared = Rc::default();
         let mut rng = simulation.rng();

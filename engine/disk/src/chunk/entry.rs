@@ -2,7 +2,7 @@
 //!
 //! What must hold: rows are decoded only from bytes that the index verified; even so a row that contradicts itself is
 //! refused, never trusted. The units of an entry's extents, one after the other, are the units of its blocks, in order;
-//! each block is padded with zeroes to whole units, and its checksum covers the padding.
+//! each block is padded with zeroes to whole units, and its checksum covers its bytes without the padding.
 //!
 //! ```text
 //! key    'C' | object id 16 | chunk number u8 | row u32 BE           value (little-endian):

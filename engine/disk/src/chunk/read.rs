@@ -299,8 +299,9 @@ impl Chunks {
         padded: AlignedBytes,
     ) -> Result<Block, ChunkReadError> {
         let counters = &self.inner.counters;
-        let sum = checksum(row.kind, identity, block, &padded);
-        if sum.as_bytes() != row.checksum(block) {
+        let (data, padding) = padded.split_at(row.bytes_of(block) as usize);
+        let sum = checksum(row.kind, identity, block, data);
+        if sum.as_bytes() != row.checksum(block) || padding.iter().any(|&byte| byte != 0) {
             add(&counters.blocks_corrupt, 1);
             tracing::warn!(?identity, block, "a block does not verify");
             return Err(ChunkReadError::Corrupt { block });

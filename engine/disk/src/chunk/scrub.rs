@@ -29,7 +29,15 @@ pub struct Scrub {
     chunks: Chunks,
     chunk: ChunkId,
     block: u32,
+    /// How far the walk jumps over damage of the table, in units of the first half of an object id; doubles until
+    /// something can be read again.
+    jump: u64,
+    /// Damage reaches to the end.
+    ended: bool,
 }
+
+/// The first jump over damage: about one in a million objects.
+const FIRST_JUMP: u64 = 1 << 44;
 
 /// Chunk space as the rows of the table use it, compared with the free map.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -54,7 +62,7 @@ impl Chunks {
 
     /// The same, beginning with `chunk` (or the next one there is).
     pub fn scrub_from(&self, chunk: ChunkId) -> Scrub {
-        Scrub { chunks: self.clone(), chunk, block: 0 }
+        Scrub { chunks: self.clone(), chunk, block: 0, jump: FIRST_JUMP, ended: false }
     }
 
     /// Up to `count` chunks after `after`, by id. Records of the last moments may be missing.
@@ -133,14 +141,36 @@ impl Rows {
 
 impl Scrub {
     /// Verifies the next piece; `None` after the last chunk. The caller bounds the rate, by the bytes of each step.
+    /// Errors: a part of the chunk table cannot be read; the next call goes on behind it.
     pub async fn next(&mut self) -> Result<Option<Scrubbed>, ChunkReadError> {
-        loop {
-            match self.step().await? {
-                Step::Done => return Ok(None),
-                Step::Verified(scrubbed) => return Ok(Some(scrubbed)),
-                Step::Gone => {}
+        while !self.ended {
+            match self.step().await {
+                Ok(Step::Done) => return Ok(None),
+                Ok(Step::Verified(scrubbed)) => {
+                    self.jump = FIRST_JUMP;
+                    return Ok(Some(scrubbed));
+                }
+                Ok(Step::Gone) => {}
+                Err(error) => {
+                    self.jump_over_damage();
+                    return Err(error);
+                }
             }
         }
+        Ok(None)
+    }
+
+    fn jump_over_damage(&mut self) {
+        let mut id = *self.chunk.object.as_bytes();
+        let (high, _) = id.split_at_mut(8);
+        let mut number = [0u8; 8];
+        number.copy_from_slice(high);
+        let behind = u64::from_be_bytes(number).saturating_add(self.jump);
+        high.copy_from_slice(&behind.to_be_bytes());
+        self.chunk = ChunkId { object: ObjectId::from_bytes(id), number: 0 };
+        self.block = 0;
+        self.ended = behind == u64::MAX;
+        self.jump = self.jump.saturating_mul(2);
     }
 
     /// Where the walk stands: for [`Chunks::scrub_from`] after a restart.
@@ -164,7 +194,7 @@ impl Scrub {
             Ok(_) => {}
             // Deleted since: nothing to verify.
             Err(ChunkReadError::Missing) => return Ok(Step::Gone),
-            Err(ChunkReadError::TableDamaged { what }) => return Err(ChunkReadError::TableDamaged { what }),
+            Err(error @ ChunkReadError::TableDamaged { .. }) => return Err(error),
             Err(ChunkReadError::Corrupt { .. } | ChunkReadError::Io { .. }) => {
                 for block in first..end {
                     match self.chunks.read(chunk, block, 1).await {

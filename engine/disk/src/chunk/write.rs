@@ -173,7 +173,7 @@ impl Chunks {
         if !Rc::ptr_eq(&current, &writer) {
             return Err(ChunkWriteError::NotOpen);
         }
-        let sum = checksum(self.inner.kind, &self.identity(chunk), block, &data);
+        let sum = checksum(self.inner.kind, &self.identity(chunk), block, &data[..len as usize]);
         let places = {
             let mut state = writer.state.borrow_mut();
             let places = state.place(units_of(len));
@@ -215,6 +215,7 @@ impl Chunks {
         assert!(block < CHUNK_BLOCKS_MAX, "a chunk has at most {CHUNK_BLOCKS_MAX} blocks");
         assert!(len > 0 && len as usize <= BLOCK_BYTES_MAX, "a block of {len} bytes");
         assert!(data.is_aligned() && data.len() as u64 == u64::from(units_of(len)) * UNIT_BYTES);
+        assert!(data[len as usize..].iter().all(|&byte| byte == 0), "padding is zero");
         if block > 0 {
             assert!(state.last_block_bytes == state.block_bytes, "only the last block may be shorter");
             assert!(len <= state.block_bytes, "the last block may only be shorter");
@@ -362,7 +363,7 @@ impl Chunks {
             self.abort(chunk);
             return Err(error);
         }
-        let sum = checksum(self.inner.kind, &self.identity(chunk), 0, &data);
+        let sum = checksum(self.inner.kind, &self.identity(chunk), 0, &data[..len as usize]);
         let places = {
             let mut state = writer.state.borrow_mut();
             let places = state.place(units_of(len));

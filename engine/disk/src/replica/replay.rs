@@ -49,6 +49,11 @@ impl ReplicaReplay {
         self.suspected.push(range.clone());
     }
 
+    /// True where the group was removed and not created again.
+    pub(crate) fn is_removed(&self) -> bool {
+        self.removed
+    }
+
     /// The index lost what it held.
     pub(crate) fn index_lost(&mut self) {
         self.damaged = true;

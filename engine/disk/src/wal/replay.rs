@@ -392,8 +392,9 @@ impl Reader {
                     self.window_page = page;
                 }
                 Err(error) => {
-                    tracing::warn!(page, %error, "log page cannot be read");
-                    self.unreadable = true;
+                    if !std::mem::replace(&mut self.unreadable, true) {
+                        tracing::warn!(page, %error, "log page cannot be read");
+                    }
                     return None;
                 }
             }

@@ -6,6 +6,7 @@
 
 pub mod admin_api;
 pub mod admin_client;
+pub mod bench;
 pub mod config;
 pub mod credentials;
 pub mod ctl;

@@ -180,7 +180,7 @@ pub async fn start(env: Env, setup: CoreSetup) -> Store {
     let own: Vec<DiskIndex> = own_disks(&core).collect();
     join_all(own.iter().map(|disk| async {
         match core.map.disk(*disk).is_member {
-            true => open_disk(&core, *disk, &index_cache).await,
+            true => open_disk(&core, *disk, &index_cache, Opening::AtStart).await,
             false => core
                 .map
                 .disk(*disk)
@@ -282,7 +282,16 @@ async fn first_duty(core: Rc<Core>, leadership: Leadership) {
     }
 }
 
-async fn open_disk(core: &Rc<Core>, index: DiskIndex, index_cache: &BlockCache) {
+/// When a disk is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Opening {
+    /// With the node: whatever was being written then is over.
+    AtStart,
+    /// While the node runs.
+    Again,
+}
+
+async fn open_disk(core: &Rc<Core>, index: DiskIndex, index_cache: &BlockCache, opening: Opening) {
     let mapped = core.map.disk(index);
     let options = core.disk_sizes.options(IndexOptions::new(index_cache.clone()));
     let opened = match Disk::open(&core.env, &mapped.path, options).await {
@@ -325,12 +334,16 @@ async fn open_disk(core: &Rc<Core>, index: DiskIndex, index_cache: &BlockCache) 
             return;
         }
     }
-    core.env.spawn(adopt_pending(core.clone(), index, disk));
+    core.env.spawn(adopt_pending(core.clone(), index, disk, opening));
 }
 
 /// Finds out whether chunks whose write was cut short belong to anybody, and frees those that do not.
-async fn adopt_pending(core: Rc<Core>, index: DiskIndex, disk: Disk) {
-    let mut pending = disk.chunks().pending();
+async fn adopt_pending(core: Rc<Core>, index: DiskIndex, disk: Disk, opening: Opening) {
+    let mut pending = match opening {
+        Opening::AtStart => disk.chunks().pending(),
+        // A write of this process may still be on its way to its manifest.
+        Opening::Again => Vec::new(),
+    };
     while core.map.in_service(index) {
         let mut undecided = Vec::new();
         for found in pending {
@@ -396,7 +409,7 @@ async fn watch_disks(core: Rc<Core>, index_cache: BlockCache) {
                     let found = Disk::identify(&core.env, &mapped.path).await;
                     if found.is_ok_and(|format| format.disk == mapped.uuid) {
                         tracing::info!(disk = %mapped.path.display(), "the disk is there again");
-                        open_disk(&core, index, &index_cache).await;
+                        open_disk(&core, index, &index_cache, Opening::Again).await;
                     }
                 }
                 (DiskState::Fenced, None)
@@ -405,7 +418,7 @@ async fn watch_disks(core: Rc<Core>, index_cache: BlockCache) {
                     // As a restart would: what its log holds is believed, nothing that only was in memory.
                     reopen_at.remove(&index);
                     tracing::info!(disk = %mapped.path.display(), "a fenced disk is opened again");
-                    open_disk(&core, index, &index_cache).await;
+                    open_disk(&core, index, &index_cache, Opening::Again).await;
                 }
                 _ => {}
             }

@@ -86,14 +86,43 @@ struct Operation {
     lane: Lane,
     kept: Kept,
     /// Until the kernel has it.
-    entry: Option<Box<squeue::Entry>>,
+    entries: Option<Box<Entries>>,
     waiter: Waiter,
-    result: Option<i32>,
+    answers_missing: u8,
+    results: Results,
+}
+
+/// What the kernel is told to do: one thing, or one thing and, if it succeeded as a whole, another.
+struct Entries {
+    first: squeue::Entry,
+    then: Option<squeue::Entry>,
+}
+
+/// The kernel's answers, negative for errors; `then` stays 0 where there is no second entry.
+#[derive(Clone, Copy, Default)]
+struct Results {
+    first: i32,
+    then: i32,
+}
+
+/// Marks the second entry of an operation beside its slot number.
+const THEN: u64 = 1 << 32;
+
+/// How a device makes one write durable.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum FlushBy {
+    /// RWF_DSYNC: the device has no volatile cache, or takes a write through it (FUA). One command.
+    #[default]
+    WriteThrough,
+    /// A write and a flush of the device's cache. RWF_DSYNC means the same there, but the kernel then flushes from a
+    /// worker that is bound to the CPU of the interrupt, where it waits behind a busy core for milliseconds.
+    FlushAfter,
 }
 
 #[derive(Default)]
 struct LaneQueue {
     device: u64,
+    flush_by: FlushBy,
     in_flight: u32,
     waiting: VecDeque<u32>,
 }
@@ -154,13 +183,13 @@ impl DiskRing {
         }))
     }
 
-    /// The queue of a device (`stx_dev` or the like).
+    /// The queue of a device, given as [`FileStatus::device`].
     pub(super) fn lane(&self, device: u64) -> Lane {
         let lanes = &mut self.state.borrow_mut().lanes;
         // Lane 0 is that of names. A core has a handful of devices: a scan is the fastest map.
         let found = lanes.iter().skip(1).position(|lane| lane.device == device).map(|at| at + 1);
         let at = found.unwrap_or_else(|| {
-            lanes.push(LaneQueue { device, ..LaneQueue::default() });
+            lanes.push(LaneQueue { device, flush_by: flush_by(device), ..LaneQueue::default() });
             lanes.len() - 1
         });
         Lane(at as u32)
@@ -188,7 +217,8 @@ impl DiskRing {
         result.map(|n| n as usize)
     }
 
-    /// Writes `data` at `offset`; the number of bytes written.
+    /// Writes `data` at `offset`; the number of bytes written. A flushed write of fewer bytes than asked for may not
+    /// be durable; its continuation makes the whole file so.
     pub(super) async fn write(
         self: &Rc<Self>,
         lane: Lane,
@@ -197,18 +227,30 @@ impl DiskRing {
         offset: u64,
         mode: WriteMode,
     ) -> io::Result<usize> {
-        let flags = match mode {
-            WriteMode::Unflushed => 0,
-            WriteMode::Flushed => libc::RWF_DSYNC,
+        let len = data.len();
+        let descriptor = types::Fd(file.as_raw_fd());
+        let flush_by = self.state.borrow().lanes[lane.0 as usize].flush_by;
+        let write = opcode::Write::new(descriptor, data.as_ptr(), len as u32).offset(offset);
+        let entries = match (mode, flush_by) {
+            (WriteMode::Unflushed, _) => Entries::one(write.build()),
+            (WriteMode::Flushed, FlushBy::WriteThrough) => {
+                Entries::one(write.rw_flags(libc::RWF_DSYNC).build())
+            }
+            (WriteMode::Flushed, FlushBy::FlushAfter) => Entries {
+                first: write.build().flags(squeue::Flags::IO_LINK),
+                then: Some(opcode::Fsync::new(descriptor).flags(types::FsyncFlags::DATASYNC).build()),
+            },
         };
-        let entry = opcode::Write::new(types::Fd(file.as_raw_fd()), data.as_ptr(), data.len() as u32)
-            .offset(offset)
-            .rw_flags(flags)
-            .build();
         let kept = Kept::Write { _file: file.clone(), _data: data };
         // SAFETY: the bytes are immutable and kept, as is the descriptor.
-        let (result, _) = unsafe { self.start(lane, entry, kept) }.await;
-        result.map(|n| n as usize)
+        let (results, _) = unsafe { self.start_entries(lane, entries, kept) }.await;
+        let written = results.first()? as usize;
+        if written == len {
+            // Where the write fell short the flush was cancelled; the error is the write's, or comes with the rest.
+            // Never transient: a flush that failed in any way is not repeated.
+            results.then().map_err(|error| io::Error::other(format!("the flush failed: {error}")))?;
+        }
+        Ok(written)
     }
 
     /// fdatasync.
@@ -287,7 +329,7 @@ impl DiskRing {
     /// milliseconds. Nobody waits for it.
     pub(super) fn close(self: &Rc<Self>, file: OwnedFd) {
         let entry = opcode::Close::new(types::Fd(file.into_raw_fd())).build().flags(squeue::Flags::ASYNC);
-        self.state.borrow_mut().queue(Lane::NAMES, entry, Kept::Nothing, Waiter::Nobody);
+        self.state.borrow_mut().queue(Lane::NAMES, Entries::one(entry), Kept::Nothing, Waiter::Nobody);
     }
 
     /// renameat.
@@ -325,8 +367,23 @@ impl DiskRing {
     ///
     /// # Safety
     /// Whatever `entry` points to or names must be kept alive, unmoved and unaliased by `kept`.
-    unsafe fn start(self: &Rc<Self>, lane: Lane, entry: squeue::Entry, kept: Kept) -> Answer {
-        let slot = self.state.borrow_mut().queue(lane, entry, kept, Waiter::Future(None));
+    async unsafe fn start(
+        self: &Rc<Self>,
+        lane: Lane,
+        entry: squeue::Entry,
+        kept: Kept,
+    ) -> (io::Result<u32>, Kept) {
+        // SAFETY: as the caller promises.
+        let (results, kept) = unsafe { self.start_entries(lane, Entries::one(entry), kept) }.await;
+        (results.first(), kept)
+    }
+
+    /// As [`DiskRing::start`], for one or two entries; queued at once.
+    ///
+    /// # Safety
+    /// As there, for both.
+    unsafe fn start_entries(self: &Rc<Self>, lane: Lane, entries: Entries, kept: Kept) -> Answer {
+        let slot = self.state.borrow_mut().queue(lane, entries, kept, Waiter::Future(None));
         Answer { ring: self.clone(), slot: Some(slot) }
     }
 
@@ -374,13 +431,21 @@ impl DiskRing {
 }
 
 impl State {
-    fn queue(&mut self, lane: Lane, entry: squeue::Entry, kept: Kept, waiter: Waiter) -> u32 {
+    fn queue(&mut self, lane: Lane, mut entries: Entries, kept: Kept, waiter: Waiter) -> u32 {
         let slot = self.free.pop().unwrap_or_else(|| {
             self.operations.push(None);
             (self.operations.len() - 1) as u32
         });
-        let entry = Some(Box::new(entry.user_data(u64::from(slot))));
-        self.operations[slot as usize] = Some(Operation { lane, kept, entry, waiter, result: None });
+        entries.first.set_user_data(u64::from(slot));
+        let mut answers_missing = 1;
+        if let Some(then) = &mut entries.then {
+            then.set_user_data(u64::from(slot) | THEN);
+            answers_missing = 2;
+        }
+        let entries = Some(Box::new(entries));
+        let results = Results::default();
+        self.operations[slot as usize] =
+            Some(Operation { lane, kept, entries, waiter, answers_missing, results });
         let queue = &mut self.lanes[lane.0 as usize];
         if queue.in_flight < IN_FLIGHT_PER_DEVICE_MAX {
             queue.in_flight += 1;
@@ -469,9 +534,17 @@ impl State {
             let slot = answer.user_data() as u32;
             self.in_flight -= 1;
             let operation = self.operation(slot);
-            assert!(operation.entry.is_none() && operation.result.is_none(), "one answer each");
+            assert!(operation.entries.is_none() && operation.answers_missing > 0, "one answer each");
             let lane = operation.lane;
-            operation.result = Some(answer.result());
+            if answer.user_data() & THEN == 0 {
+                operation.results.first = answer.result();
+            } else {
+                operation.results.then = answer.result();
+            }
+            operation.answers_missing -= 1;
+            if operation.answers_missing > 0 {
+                continue;
+            }
             match &mut operation.waiter {
                 Waiter::Future(waker) => reaped.wakers.extend(waker.take()),
                 Waiter::Nobody => reaped.abandoned.push(self.release(slot)),
@@ -483,28 +556,37 @@ impl State {
     fn submit(&mut self) {
         self.submit_requested = false;
         while let Some(slot) = self.admitted.pop_front() {
-            if self.uring.submission().is_full() {
+            // Two that belong together must go together.
+            if self.room() < 2 {
                 self.enter();
-                if self.uring.submission().is_full() {
+                if self.room() < 2 {
                     // The kernel takes no more for now; `enter` has asked for another turn.
                     self.admitted.push_front(slot);
                     return;
                 }
             }
             let operation = self.operation(slot);
-            let Some(entry) = operation.entry.take() else {
+            let Some(entries) = operation.entries.take() else {
                 // Abandoned meanwhile; what it kept is gone already.
                 let lane = operation.lane;
                 self.release(slot);
                 self.leave_lane(lane);
                 continue;
             };
-            self.in_flight += 1;
-            // SAFETY: what the entry points to is kept by the operation in `slot` until its answer is reaped.
-            let pushed = unsafe { self.uring.submission().push(&entry) };
-            assert!(pushed.is_ok(), "there is room: looked above");
+            for entry in std::iter::once(&entries.first).chain(&entries.then) {
+                self.in_flight += 1;
+                // SAFETY: what the entry points to is kept by the operation in `slot` until all its answers are
+                // reaped.
+                let pushed = unsafe { self.uring.submission().push(entry) };
+                assert!(pushed.is_ok(), "there is room: looked above");
+            }
         }
         self.enter();
+    }
+
+    fn room(&mut self) -> usize {
+        let submission = self.uring.submission();
+        submission.capacity() - submission.len()
     }
 
     fn enter(&mut self) {
@@ -521,10 +603,30 @@ impl State {
     }
 }
 
+impl Entries {
+    fn one(first: squeue::Entry) -> Entries {
+        Entries { first, then: None }
+    }
+}
+
+impl Results {
+    fn first(self) -> io::Result<u32> {
+        Self::read(self.first)
+    }
+
+    fn then(self) -> io::Result<u32> {
+        Self::read(self.then)
+    }
+
+    fn read(result: i32) -> io::Result<u32> {
+        u32::try_from(result).map_err(|_| io::Error::from_raw_os_error(-result))
+    }
+}
+
 impl Operation {
     /// Drops an answered operation that nobody waits for.
     fn discard(self) {
-        if let (Kept::Open { .. }, Some(descriptor @ 0..)) = (&self.kept, self.result) {
+        if let (Kept::Open { .. }, Results { first: descriptor @ 0.., .. }) = (&self.kept, self.results) {
             // SAFETY: a fresh descriptor that nobody was told of.
             drop(unsafe { OwnedFd::from_raw_fd(descriptor) });
         }
@@ -555,24 +657,23 @@ struct Answer {
 }
 
 impl Future for Answer {
-    type Output = (io::Result<u32>, Kept);
+    type Output = (Results, Kept);
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let Some(slot) = self.slot else { unreachable!("polled after its end") };
         let mut state = self.ring.state.borrow_mut();
         let operation = state.operation(slot);
-        let Some(result) = operation.result else {
+        if operation.answers_missing > 0 {
             match &mut operation.waiter {
                 Waiter::Future(Some(waker)) if waker.will_wake(cx.waker()) => {}
                 waiter => *waiter = Waiter::Future(Some(cx.waker().clone())),
             }
             return Poll::Pending;
-        };
+        }
         let operation = state.release(slot);
         drop(state);
         self.slot = None;
-        let result = u32::try_from(result).map_err(|_| io::Error::from_raw_os_error(-result));
-        Poll::Ready((result, operation.kept))
+        Poll::Ready((operation.results, operation.kept))
     }
 }
 
@@ -582,11 +683,11 @@ impl Drop for Answer {
         let mut state = self.ring.state.borrow_mut();
         let operation = state.operation(slot);
         operation.waiter = Waiter::Nobody;
-        if operation.result.is_some() {
+        if operation.answers_missing == 0 {
             let operation = state.release(slot);
             drop(state);
             operation.discard();
-        } else if operation.entry.take().is_some() {
+        } else if operation.entries.take().is_some() {
             // The kernel never saw it. Where it is admitted, its place in the lane is given back in `submit`.
             let kept = std::mem::replace(&mut operation.kept, Kept::Nothing);
             let lane = operation.lane;
@@ -619,6 +720,22 @@ fn build() -> io::Result<IoUring> {
         }
     }
     Err(last)
+}
+
+/// Reads from sysfs what a device's cache is like. A file system without one device of its own (a network's, a
+/// memory's) is left to RWF_DSYNC.
+fn flush_by(device: u64) -> FlushBy {
+    let (major, minor) = (device >> 32, device & u64::from(u32::MAX));
+    // A partition has no queue of its own, its parent directory is the disk.
+    let setting = |name: &str| {
+        ["queue", "../queue"].into_iter().find_map(|queue| {
+            std::fs::read_to_string(format!("/sys/dev/block/{major}:{minor}/{queue}/{name}")).ok()
+        })
+    };
+    match (setting("write_cache").as_deref().map(str::trim), setting("fua").as_deref().map(str::trim)) {
+        (Some("write back"), Some("0")) => FlushBy::FlushAfter,
+        _ => FlushBy::WriteThrough,
+    }
 }
 
 /// One I/O is at most this long: larger ones hold up others behind them and have hung old kernels.

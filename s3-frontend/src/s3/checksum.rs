@@ -17,8 +17,6 @@ pub(crate) struct Names {
     pub(crate) header: &'static str,
     /// The XML element that carries a value.
     pub(crate) element: &'static str,
-    /// Bytes of a value.
-    bytes: usize,
 }
 
 /// All algorithms.
@@ -28,35 +26,30 @@ pub(crate) const ALL: &[Names] = &[
         name: "CRC32",
         header: "x-amz-checksum-crc32",
         element: "ChecksumCRC32",
-        bytes: 4,
     },
     Names {
         algorithm: ChecksumAlgorithm::Crc32c,
         name: "CRC32C",
         header: "x-amz-checksum-crc32c",
         element: "ChecksumCRC32C",
-        bytes: 4,
     },
     Names {
         algorithm: ChecksumAlgorithm::Crc64Nvme,
         name: "CRC64NVME",
         header: "x-amz-checksum-crc64nvme",
         element: "ChecksumCRC64NVME",
-        bytes: 8,
     },
     Names {
         algorithm: ChecksumAlgorithm::Sha1,
         name: "SHA1",
         header: "x-amz-checksum-sha1",
         element: "ChecksumSHA1",
-        bytes: 20,
     },
     Names {
         algorithm: ChecksumAlgorithm::Sha256,
         name: "SHA256",
         header: "x-amz-checksum-sha256",
         element: "ChecksumSHA256",
-        bytes: 32,
     },
 ];
 
@@ -97,7 +90,7 @@ pub(crate) fn text(checksum: &Checksum, parts: usize) -> String {
 /// A value from a client; `None` where it is none of this algorithm.
 pub(crate) fn decode(algorithm: ChecksumAlgorithm, text: &str) -> Option<Vec<u8>> {
     let value = BASE64.decode(text.trim()).ok()?;
-    (value.len() == names(algorithm).bytes).then_some(value)
+    (value.len() == algorithm.value_bytes()).then_some(value)
 }
 
 /// The one checksum whose value a request's headers carry.
@@ -252,7 +245,7 @@ mod tests {
         for names_of in ALL {
             assert_eq!(names(names_of.algorithm).name, names_of.name);
             assert_eq!(algorithm_named(&names_of.name.to_ascii_lowercase()), Ok(names_of.algorithm));
-            assert_eq!(compute(names_of.algorithm, b"123456789").len(), names_of.bytes);
+            assert_eq!(compute(names_of.algorithm, b"123456789").len(), names_of.algorithm.value_bytes());
         }
         for (algorithm, expected) in [
             (ChecksumAlgorithm::Crc32, "y/Q5Jg=="),

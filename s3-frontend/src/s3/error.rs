@@ -47,7 +47,6 @@ codes! {
     EntityTooSmall 400 "Your proposed upload is smaller than the minimum allowed size"
     ExpectationFailed 417 "The expectation given in the Expect request header could not be met."
     HttpVersionNotSupported 505 "The HTTP version specified is not supported."
-    IllegalLocationConstraintException 400 "The specified location constraint is not valid"
     IncompleteBody 400 "You did not provide the number of bytes specified by the Content-Length HTTP header"
     InsufficientStorage 507 "There is no space left on the disks."
     InternalError 500 "We encountered an internal error. Please try again."
@@ -55,6 +54,7 @@ codes! {
     InvalidArgument 400 "Invalid Argument"
     InvalidBucketName 400 "The specified bucket is not valid."
     InvalidDigest 400 "The Content-MD5 you specified was invalid."
+    InvalidLocationConstraint 400 "The specified location-constraint is not valid"
     InvalidPart 400 "One or more of the specified parts could not be found.  The part may not have been uploaded, or the specified entity tag may not match the part's entity tag."
     InvalidPartNumber 416 "The requested partnumber is not satisfiable"
     InvalidPartOrder 400 "The list of parts was not in ascending order. Parts must be ordered by part number."
@@ -160,11 +160,11 @@ impl S3Error {
         let mut xml = XmlWriter::document();
         xml.open("Error");
         xml.text("Code", self.code.name());
-        xml.text("Message", &self.message);
+        xml.readable("Message", &self.message);
         for (name, value) in &self.details {
-            xml.text(name, value);
+            xml.readable(name, value);
         }
-        xml.text("Resource", resource);
+        xml.readable("Resource", resource);
         xml.text("RequestId", request_id);
         xml.text("HostId", "buckets");
         xml.close("Error");

@@ -85,7 +85,8 @@ pub(crate) fn check_key(key: &str) -> S3Result<()> {
     Ok(())
 }
 
-fn bucket_of_host<'a>(host: &'a str, domains: &[String]) -> Option<&'a str> {
+/// The bucket that a host names, where it is one of `domains` with a label in front.
+pub(crate) fn bucket_of_host<'a>(host: &'a str, domains: &[String]) -> Option<&'a str> {
     if domains.is_empty() {
         return None;
     }

@@ -27,6 +27,7 @@ use buckets_env::{Instant, Stream};
 use futures::future::join;
 use std::cell::Cell;
 use std::rc::Rc;
+use std::time::Duration;
 
 /// Bytes that a lingering connection reads in vain at once.
 const LINGER_READ_BYTES: usize = 8 << 10;
@@ -40,6 +41,8 @@ pub(super) struct Connection<S> {
     watch: Watched,
     /// For the heads of responses.
     buffer: Cell<Vec<u8>>,
+    /// How long a request is waited for.
+    patience: Duration,
 }
 
 /// What reading a head came to.
@@ -63,6 +66,7 @@ enum After {
 impl<S: ObjectStore> Connection<S> {
     pub(super) fn new(shared: Rc<Shared<S>>, stream: Stream) -> Connection<S> {
         let watch = shared.watches.add();
+        let patience = shared.options.limits.idle_timeout;
         Connection {
             shared,
             stream,
@@ -71,6 +75,7 @@ impl<S: ObjectStore> Connection<S> {
             target: Target::default(),
             watch,
             buffer: Cell::new(Vec::new()),
+            patience,
         }
     }
 
@@ -93,6 +98,7 @@ impl<S: ObjectStore> Connection<S> {
 
     /// Serves a connection over the limit: its first request is told to come back later.
     pub(super) async fn refuse(mut self) {
+        self.patience = self.shared.options.limits.head_timeout;
         match self.next_head().await {
             Next::End => {}
             Next::Request | Next::Refused(_) => self.answer_and_close(&Code::SlowDown.into()).await,
@@ -101,8 +107,7 @@ impl<S: ObjectStore> Connection<S> {
 
     /// Reads until a whole head is there and parses it.
     async fn next_head(&mut self) -> Next {
-        let limits = &self.shared.options.limits;
-        let (head_timeout, idle_timeout) = (limits.head_timeout, limits.idle_timeout);
+        let head_timeout = self.shared.options.limits.head_timeout;
         let mut begun: Option<Instant> = None;
         let mut looked_at = 0;
         loop {
@@ -128,7 +133,7 @@ impl<S: ObjectStore> Connection<S> {
                 if self.shared.draining.get() {
                     return Next::End;
                 }
-                (now.after(idle_timeout), Waiting::Idle)
+                (now.after(self.patience), Waiting::Idle)
             } else {
                 (begun.get_or_insert(now).after(head_timeout), Waiting::Busy)
             };
@@ -144,7 +149,7 @@ impl<S: ObjectStore> Connection<S> {
 
     /// One request and its response.
     async fn exchange(&mut self) -> After {
-        let Connection { shared, stream, input, head, target, watch, buffer } = self;
+        let Connection { shared, stream, input, head, target, watch, buffer, patience: _ } = self;
         let begun = shared.env.now();
         let unix_ms = shared.env.unix_millis();
         let request_id = format!("{:016X}", shared.next_request_number());
@@ -232,7 +237,7 @@ impl<S: ObjectStore> Connection<S> {
         // Nothing is known of the method: the document is sent.
         let head = Head::default();
         let sent = send(&self.shared, &mut self.stream, &self.watch, &head, response, false).await;
-        let took = std::time::Duration::ZERO;
+        let took = Duration::ZERO;
         self.shared.counters().request(Operation::Unknown, status, Some(error.code), took);
         if sent.is_ok() {
             self.linger().await;

@@ -6,9 +6,9 @@ use super::call::{Answer, Call, Frame, Response, ResponseBody};
 use super::request_body::RequestBody;
 use crate::http::head::{Head, Method};
 use crate::http::target::Target;
-use crate::s3::auth::{self, Site};
+use crate::s3::auth::{self, Payload, Site, version2};
 use crate::s3::error::{Code, S3Result};
-use crate::s3::names::{RESERVED_BUCKET, Resource};
+use crate::s3::names::{RESERVED_BUCKET, Resource, bucket_of_host};
 use crate::s3::op::{
     complete_multipart_upload, copy_object, create_bucket, create_multipart_upload, delete_object,
     delete_objects, get_object, get_object_attributes, list_buckets, list_multipart_uploads, list_objects,
@@ -77,7 +77,9 @@ pub(super) async fn dispatch<S: ObjectStore>(
 
 /// Names what is asked for. The node's own paths are only meant by requests that are not signed: for others they are buckets.
 fn asked(head: &Head, target: &Target, resource: Resource<'_>) -> S3Result<Asked> {
-    let is_signed = head.header_bytes("authorization").is_some() || target.has_query("X-Amz-Signature");
+    let is_signed = head.header_bytes("authorization").is_some()
+        || target.has_query("X-Amz-Signature")
+        || version2::is_presigned(target);
     if !is_signed && matches!(head.method(), Method::Get | Method::Head) {
         match target.path() {
             "/health" => return Ok(Asked::Health),
@@ -113,7 +115,7 @@ async fn signed<S: ObjectStore>(
         shared.counters().refused_total.add(1);
         return Err(Code::SlowDown.into());
     }
-    let user = authenticate(shared, head, target, body, unix_ms)?;
+    let user = authenticate(shared, resource, head, target, body, unix_ms)?;
     let call = Call { store: &shared.store, options: &shared.options, head, target, resource, user, frame };
     if operation == Operation::Admin {
         return admin::admin(&call, &shared.env, shared.report.as_ref(), body).await;
@@ -129,24 +131,37 @@ async fn signed<S: ObjectStore>(
 
 fn authenticate<S: ObjectStore>(
     shared: &Shared<S>,
+    resource: Resource<'_>,
     head: &Head,
     target: &Target,
     body: &mut RequestBody<'_>,
     unix_ms: u64,
 ) -> S3Result<User> {
-    let unix_seconds = i64::try_from(unix_ms / 1000).unwrap_or(i64::MAX);
-    let site = Site { region: &shared.options.region, unix_seconds };
     let look_up = |access_key: &str| {
         shared.store.user(access_key).map(|mut user| {
             let secret = std::mem::take(&mut user.secret_key);
             (user, secret)
         })
     };
-    let proven = auth::authenticate(head, target, site, &mut shared.keys.borrow_mut(), look_up);
+    let is_also_region =
+        |region: &str| shared.store.bucket(resource.bucket()).is_ok_and(|bucket| bucket.location == region);
+    let site = Site {
+        region: &shared.options.region,
+        is_also_region: &is_also_region,
+        unix_seconds: i64::try_from(unix_ms / 1000).unwrap_or(i64::MAX),
+    };
+    let proven = if version2::is_presigned(target) {
+        let host = target.authority().or_else(|| head.header("host")).unwrap_or_default();
+        let host_bucket = bucket_of_host(host, &shared.options.domains);
+        version2::authenticate(head, target, host_bucket, site, look_up).map(|user| (user, Payload::Unsigned))
+    } else {
+        auth::authenticate(head, target, site, &mut shared.keys.borrow_mut(), look_up)
+            .map(|proven| (proven.user, proven.payload))
+    };
     shared.counters().authenticated(proven.is_ok());
-    let proven = proven?;
-    body.expect(head, proven.payload)?;
-    Ok(proven.user)
+    let (user, payload) = proven?;
+    body.expect(head, payload)?;
+    Ok(user)
 }
 
 async fn perform<S: ObjectStore>(

@@ -2,6 +2,9 @@
 
 use crate::client::{Client, Request};
 use crate::world::{ACCESS_KEY, SECRET_KEY, with_server};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use hmac::{Hmac, Mac};
 use std::time::Duration;
 
 #[test]
@@ -63,5 +66,49 @@ fn an_old_request_is_not_taken_again() {
         let mut client = world.client().await;
         client.write(&signed.head).await;
         client.reply("GET").await.expect_error(403, "RequestTimeTooSkewed");
+    });
+}
+
+#[test]
+fn a_signature_names_the_region_of_the_server_or_of_the_bucket() {
+    with_server(|world| async move {
+        let mut client = world.client().await;
+        client.put("/near", "").await.expect(200);
+        let location = "<CreateBucketConfiguration><LocationConstraint>eu-central-1</LocationConstraint>\
+            </CreateBucketConfiguration>";
+        client.put("/far", location).await.expect(200);
+        client.region = "eu-central-1".to_owned();
+        client.get("/far").await.expect(200);
+        for target in ["/near", "/", "/missing"] {
+            let reply = client.get(target).await.expect_error(400, "AuthorizationHeaderMalformed");
+            assert_eq!(reply.element("Region").as_deref(), Some("us-east-1"));
+        }
+    });
+}
+
+#[test]
+fn urls_presigned_in_the_older_version_work_until_they_expire() {
+    with_server(|world| async move {
+        let mut client = world.client().await;
+        client.put("/bucket", "").await.expect(200);
+        client.put("/bucket/a%20key", "hello").await.expect(200);
+        let end = world.env.unix_millis() / 1000 + 60;
+        let text = format!("GET\n\n\n{end}\n/bucket/a%20key?response-content-type=a b");
+        let mut hmac = Hmac::<sha1::Sha1>::new_from_slice(SECRET_KEY.as_bytes()).unwrap();
+        hmac.update(text.as_bytes());
+        let signature = BASE64.encode(hmac.finalize().into_bytes()).replace('+', "%2B").replace('=', "%3D");
+        let request = format!(
+            "GET /bucket/a%20key?response-content-type=a%20b&AWSAccessKeyId={ACCESS_KEY}&Signature={signature}\
+             &Expires={end} HTTP/1.1\r\nHost: h\r\n\r\n"
+        );
+        client.write(&request).await;
+        let reply = client.reply("GET").await.expect(200);
+        assert_eq!((reply.text().as_str(), reply.header("content-type")), ("hello", Some("a b")));
+        client.write(request.replace("GET", "DELETE")).await;
+        client.reply("DELETE").await.expect_error(403, "SignatureDoesNotMatch");
+        world.env.sleep(Duration::from_secs(62)).await;
+        let mut client = world.client().await;
+        client.write(&request).await;
+        client.reply("GET").await.expect_error(403, "AccessDenied");
     });
 }

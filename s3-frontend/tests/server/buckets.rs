@@ -59,12 +59,14 @@ fn names_and_locations_that_cannot_be_are_refused() {
                 "<CreateBucketConfiguration><LocationConstraint>{location}</LocationConstraint></CreateBucketConfiguration>"
             )
         };
-        client
-            .put("/bucket", document("mars-1"))
-            .await
-            .expect_error(400, "IllegalLocationConstraintException");
+        client.put("/bucket", document("Mars 1")).await.expect_error(400, "InvalidLocationConstraint");
         client.put("/bucket", "<Broken").await.expect_error(400, "MalformedXML");
         client.put("/bucket", document("us-east-1")).await.expect(200);
+        client.put("/far", document("eu-central-1")).await.expect(200);
+        let reply = client.get("/far?location").await.expect(200);
+        assert!(reply.text().ends_with(">eu-central-1</LocationConstraint>"));
+        let reply = client.send(Request::new("HEAD", "/far")).await.expect(200);
+        assert_eq!(reply.header("x-amz-bucket-region"), Some("eu-central-1"));
     });
 }
 

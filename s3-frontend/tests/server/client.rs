@@ -6,8 +6,6 @@ use hmac::{Hmac, Mac};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 
-const REGION: &str = "us-east-1";
-
 /// A response, read whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reply {
@@ -104,6 +102,8 @@ pub struct Client {
     pub stream: Stream,
     access_key: String,
     secret_key: String,
+    /// What signatures name.
+    pub region: String,
     unread: Vec<u8>,
 }
 
@@ -123,6 +123,7 @@ impl Client {
             stream,
             access_key: access_key.to_owned(),
             secret_key: secret_key.to_owned(),
+            region: "us-east-1".to_owned(),
             unread: Vec::new(),
         }
     }
@@ -172,10 +173,10 @@ impl Client {
         pairs.sort();
         let method = &request.method;
         let canonical = format!("{method}\n{path}\n{}\n{lines}\n{names}\n{payload}", pairs.join("&"));
-        let scope = format!("{}/{REGION}/s3/aws4_request", &date[..8]);
+        let scope = format!("{}/{}/s3/aws4_request", &date[..8], self.region);
         let to_sign = format!("AWS4-HMAC-SHA256\n{date}\n{scope}\n{}", hex(&Sha256::digest(canonical)));
         let mut key = format!("AWS4{}", self.secret_key).into_bytes();
-        for part in [&date[..8], REGION, "s3", "aws4_request"] {
+        for part in [&date[..8], &self.region, "s3", "aws4_request"] {
             key = hmac(&key, part.as_bytes());
         }
         let signature = hex(&hmac(&key, to_sign.as_bytes()));
@@ -199,7 +200,7 @@ impl Client {
     /// A URL that needs no further proof for `seconds`.
     pub fn presign(&self, method: &str, path: &str, seconds: u64) -> String {
         let date = amz_date(self.env.unix_millis() / 1000);
-        let scope = format!("{}/{REGION}/s3/aws4_request", &date[..8]);
+        let scope = format!("{}/{}/s3/aws4_request", &date[..8], self.region);
         let query = format!(
             "X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential={}%2F{}&X-Amz-Date={date}&X-Amz-Expires={seconds}\
              &X-Amz-SignedHeaders=host",
@@ -209,7 +210,7 @@ impl Client {
         let canonical = format!("{method}\n{path}\n{query}\nhost:server:9000\n\nhost\nUNSIGNED-PAYLOAD");
         let to_sign = format!("AWS4-HMAC-SHA256\n{date}\n{scope}\n{}", hex(&Sha256::digest(canonical)));
         let mut key = format!("AWS4{}", self.secret_key).into_bytes();
-        for part in [&date[..8], REGION, "s3", "aws4_request"] {
+        for part in [&date[..8], &self.region, "s3", "aws4_request"] {
             key = hmac(&key, part.as_bytes());
         }
         format!("{path}?{query}&X-Amz-Signature={}", hex(&hmac(&key, to_sign.as_bytes())))

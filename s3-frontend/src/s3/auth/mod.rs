@@ -9,6 +9,7 @@
 mod canonical;
 mod presented;
 pub(crate) mod signing;
+pub(crate) mod version2;
 
 use crate::date;
 use crate::http::head::Head;
@@ -42,9 +43,11 @@ pub(crate) struct Authenticated<U> {
 }
 
 /// The site's part of a signature.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub(crate) struct Site<'a> {
     pub(crate) region: &'a str,
+    /// Whether another region may be named too: the one that the bucket was created for.
+    pub(crate) is_also_region: &'a dyn Fn(&str) -> bool,
     pub(crate) unix_seconds: i64,
 }
 
@@ -65,7 +68,7 @@ pub(crate) fn authenticate<U>(
     let Some((user, secret)) = look_up(presented.access_key) else {
         return Err(Code::InvalidAccessKeyId.with("AWSAccessKeyId", presented.access_key));
     };
-    let key = keys.get(presented.access_key, &secret, presented.day(), site.region);
+    let key = keys.get(presented.access_key, &secret, presented.day(), presented.region);
     let canonical = canonical::request(head, target, &presented);
     let date = date::amz_date(presented.unix_seconds);
     let text = string_to_sign(&date, presented.scope, &canonical);
@@ -86,7 +89,7 @@ pub(crate) fn authenticate<U>(
 }
 
 fn check_scope(presented: &Presented<'_>, site: Site<'_>) -> S3Result<()> {
-    if presented.region != site.region {
+    if presented.region != site.region && !(site.is_also_region)(presented.region) {
         let message = format!("the region '{}' is wrong; expecting '{}'", presented.region, site.region);
         return Err(presented.malformed(&message).with("Region", site.region));
     }

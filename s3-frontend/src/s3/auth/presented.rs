@@ -138,7 +138,7 @@ impl<'a> Presented<'a> {
         })?;
         let expires_seconds = match expires.parse::<i64>() {
             Err(_) => return Err(malformed_query("X-Amz-Expires should be a number")),
-            Ok(seconds) if seconds < 0 => return Err(malformed_query("X-Amz-Expires must be non-negative")),
+            Ok(seconds) if seconds < 1 => return Err(malformed_query("X-Amz-Expires must be positive")),
             Ok(seconds) if seconds as u64 > PRESIGN_SECONDS_MAX => {
                 return Err(malformed_query(
                     "X-Amz-Expires must be less than a week (in seconds); that is, the given X-Amz-Expires must be less \

@@ -23,11 +23,8 @@ pub(crate) async fn create_bucket<S: ObjectStore>(
     checksum::check_md5(call.head, &document)?;
     checksum::check_document(call.head, body.trailing_checksum(), &document)?;
     let location = read_location(&document)?;
-    if !location.is_empty() && location != call.options.region {
-        let message = format!(
-            "The {location} location constraint is incompatible for the region specific endpoint this request was sent to."
-        );
-        return Err(Code::IllegalLocationConstraintException.because(message));
+    if !location.is_empty() && !is_region_name(&location) {
+        return Err(Code::InvalidLocationConstraint.with("LocationConstraint", location));
     }
 
     let created = call.store.create_bucket(call.bucket(), &location).await;
@@ -35,6 +32,11 @@ pub(crate) async fn create_bucket<S: ObjectStore>(
     let mut response = call.empty(200);
     response.head.header("Location", &format!("/{}", call.bucket()));
     Ok(response)
+}
+
+/// The server is one place, whatever it is called: a bucket keeps the name of the region that its owner wanted.
+fn is_region_name(name: &str) -> bool {
+    name.len() <= 32 && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
 }
 
 /// The `LocationConstraint`; empty where there is none.

@@ -84,7 +84,8 @@ fn range_asked<S: ObjectStore>(
             return Err(Code::InvalidRequest
                 .because("Cannot specify both Range header and partNumber query parameter"));
         }
-        return part_range(info, text).map(Some);
+        // An empty part has no bytes that a range could name.
+        return Ok(Some(part_range(info, text)?).filter(|range| !range.is_empty()));
     }
     let Some(range) = range else { return Ok(None) };
     if call.header("if-range").is_some_and(|value| !if_range_holds(value, &info.etag, modified)) {

@@ -55,6 +55,17 @@ impl XmlWriter {
         self.close(name);
     }
 
+    /// The same for people: what XML cannot hold is shown as a replacement character, so that every parser reads the document.
+    pub(crate) fn readable(&mut self, name: &str, text: &str) {
+        let is_readable = |c: char| matches!(c, '\t' | '\n' | '\r' | ' '..='\u{fffd}' | '\u{10000}'..);
+        if text.chars().all(is_readable) {
+            self.text(name, text);
+        } else {
+            let readable = text.chars().map(|c| if is_readable(c) { c } else { '\u{fffd}' });
+            self.text(name, &readable.collect::<String>());
+        }
+    }
+
     /// Text of the element that is open.
     pub(crate) fn own_text(&mut self, text: &str) {
         escape(text, &mut self.out);
@@ -132,6 +143,17 @@ mod tests {
             "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<A xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">\
              <B>a &amp; &lt;b&gt; &quot;c&quot;&#xD;&#xA;&#x1;\u{20ac}</B><C>12</C><D>false</D>\
              <E>2009-10-12T17:50:30.000Z</E><ETag>&quot;f-1&quot;</ETag></A>"
+        );
+    }
+
+    #[test]
+    fn what_is_for_people_is_always_readable() {
+        let mut xml = XmlWriter::document();
+        xml.readable("A", "a\u{1}\u{ffff}\u{10000}\u{20ac}");
+        assert!(
+            String::from_utf8(xml.into_bytes())
+                .unwrap()
+                .ends_with("<A>a\u{fffd}\u{fffd}\u{10000}\u{20ac}</A>")
         );
     }
 

@@ -28,7 +28,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
 /// Limits of one index. The defaults suit a disk's partition; tests shrink them.
@@ -388,12 +388,19 @@ impl Index {
 
     /// Reads and checks every byte of every table, past the cache; returns the bytes read. Damage ends it.
     pub async fn verify(&self) -> Result<u64, IndexError> {
-        let view = self.state.view.borrow().clone();
+        let mut scrub = self.scrub();
         let mut bytes = 0;
-        for (_, table) in view.levels.tables() {
-            bytes += self.count_damage(verify_all(table, &self.state.env).await)?;
+        while let Some(read) = scrub.next().await {
+            bytes += read?;
         }
         Ok(bytes)
+    }
+
+    /// Checks the present tables one by one, at the caller's pace.
+    pub fn scrub(&self) -> Scrub {
+        let tables =
+            self.state.view.borrow().levels.tables().map(|(_, table)| Rc::downgrade(table)).collect();
+        Scrub { index: self.clone(), tables }
     }
 
     /// Ends the background work; nothing in the directory changes afterwards. What was not flushed is lost to this
@@ -412,6 +419,26 @@ impl Index {
             tracing::error!(dir = %self.state.dir.display(), %error, "damage in an index");
         }
         outcome
+    }
+}
+
+/// Reads and checks tables, past the cache. Tables that a compaction replaces meanwhile are passed over: their
+/// successors were checked when they were written.
+pub struct Scrub {
+    index: Index,
+    tables: Vec<Weak<Table>>,
+}
+
+impl Scrub {
+    /// Checks the next table: the bytes read (a table has some tens of megabytes), or the damage, after which the next
+    /// call goes on with the table behind it. `None` at the end.
+    pub async fn next(&mut self) -> Option<Result<u64, IndexError>> {
+        loop {
+            let table = self.tables.pop()?.upgrade();
+            if let Some(table) = table {
+                return Some(self.index.count_damage(verify_all(&table, &self.index.state.env).await));
+            }
+        }
     }
 }
 

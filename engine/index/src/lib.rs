@@ -36,7 +36,7 @@ mod table_writer;
 
 pub use cache::{BlockCache, CacheCounters};
 pub use error::IndexError;
-pub use index::{Index, IndexCounters, IndexOptions, WriteBatch};
+pub use index::{Index, IndexCounters, IndexOptions, Scrub, WriteBatch};
 pub use limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 pub use load::Loader;
 pub use root::Position;

@@ -21,6 +21,8 @@ pub(crate) const BLOCK_PAGES_MAX: usize = (KEY_BYTES_MAX + VALUE_BYTES_MAX).div_
 pub(crate) const TAIL_PAGES_MAX: usize = (64 << 20) / PAGE_BYTES;
 /// The largest root, in pages.
 pub(crate) const ROOT_PAGES_MAX: usize = (64 << 20) / PAGE_BYTES;
+/// Space reserved for each copy of the root when it is created, in bytes: some two thousand tables.
+pub(crate) const ROOT_RESERVED_BYTES: u64 = 64 << 10;
 /// Number of levels; the last one has no size limit.
 pub(crate) const LEVELS: usize = 7;
 /// Rows copied out of a memtable at once by a scan.

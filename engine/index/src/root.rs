@@ -10,8 +10,8 @@
 
 use crate::block::{Block, BlockKind, HEADER_BYTES, claimed_pages, seal, u32_at, u64_at};
 use crate::checksum::FileSeed;
-use crate::error::IndexError;
-use crate::limits::{IO_BYTES_MAX, LEVELS, PAGE_BYTES, ROOT_PAGES_MAX};
+use crate::error::{CREATE, IndexError, WRITE};
+use crate::limits::{IO_BYTES_MAX, LEVELS, PAGE_BYTES, ROOT_PAGES_MAX, ROOT_RESERVED_BYTES};
 use crate::table_name;
 use buckets_env::{AlignedBuf, Env, File, OpenMode, WriteMode};
 use bytes::Bytes;
@@ -241,7 +241,7 @@ async fn read_root(file: &File, name: &str, identity: &[u8; 16]) -> Result<Root,
 
 async fn write_copy(file: &File, name: &str, root: &Root, identity: &[u8; 16]) -> Result<(), IndexError> {
     let bytes = root.encode(identity);
-    let write = |error| IndexError::io(name, "write", error);
+    let write = |error| IndexError::io(name, WRITE, error);
     for (number, part) in bytes.chunks(IO_BYTES_MAX).enumerate() {
         let data = AlignedBuf::padded_copy(part).freeze();
         file.write_at((number * IO_BYTES_MAX) as u64, data, WriteMode::Unflushed).await.map_err(write)?;
@@ -265,7 +265,10 @@ async fn create_copy(
         _ => {}
     }
     let created = env.open(&new_path, OpenMode::CreateNew).await;
-    let file = created.map_err(|error| IndexError::io(name, "create", error))?;
+    let file = created.map_err(|error| IndexError::io(name, CREATE, error))?;
+    // Edits overwrite in place: space for them is taken now, so that a full disk does not stop them later.
+    let reserved = file.allocate(0, ROOT_RESERVED_BYTES).await;
+    reserved.map_err(|error| IndexError::io(name, "reservation", error))?;
     write_copy(&file, name, root, identity).await?;
     let sync = |error| IndexError::io(name, "flush of the directory", error);
     env.sync_dir(dir).await.map_err(sync)?;

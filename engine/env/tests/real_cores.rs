@@ -5,6 +5,7 @@ mod support;
 
 use buckets_env::real::{CoreOptions, CoreWaker, on_standstill, run_core, usable_cpus};
 use buckets_env::{CoreReceiver, CoreSender, Env, Overloaded, core_queue};
+use futures::FutureExt;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::future::Future;
@@ -238,6 +239,8 @@ fn clocks_and_limits_of_time() {
         let passed = env.now().since(start);
         assert!(passed >= Duration::from_millis(5), "{passed:?}");
         assert_eq!(env.timeout(Duration::from_secs(60), async { 7 }).await, Some(7));
+        assert_eq!(env.timeout(Duration::MAX, async { 8 }).await, Some(8));
+        assert!(env.sleep(Duration::MAX).now_or_never().is_none());
         assert!(env.unix_millis() > 1_700_000_000_000);
     });
 }

@@ -18,6 +18,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// Random numbers fetched from the operating system at a time.
 const RANDOM_REFILL: usize = 64;
 
+/// The longest sleep: as good as for ever.
+const SLEEP_MAX: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
 /// The real world as one core sees it.
 #[derive(Clone)]
 pub struct RealEnv {
@@ -62,7 +65,8 @@ impl RealEnv {
 
     pub(crate) async fn sleep(&self, duration: Duration) {
         self.core.look_at_doorbell();
-        glommio::timer::sleep(duration).await;
+        // glommio adds to its clock and panics where that overflows.
+        glommio::timer::sleep(duration.min(SLEEP_MAX)).await;
     }
 
     pub(crate) async fn yield_if_needed(&self) {

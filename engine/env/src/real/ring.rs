@@ -28,6 +28,9 @@ use std::task::{Context, Poll, Waker};
 pub(super) const IN_FLIGHT_PER_DEVICE_MAX: u32 = 128;
 /// Submission entries; more in one turn cost a second system call.
 const SUBMISSION_ENTRIES: u32 = 256;
+/// Kernel threads of one ring for what would block its core: flushes, opens, renames. The kernel's own limit, four
+/// per CPU, is few enough that the flushes of one hanging disk would hold up those of all others.
+const WORKERS_MAX: u32 = 64;
 /// Completion entries; more answers than these wait in the kernel, none is lost (IORING_FEAT_NODROP).
 const COMPLETION_ENTRIES: u32 = 4096;
 
@@ -169,6 +172,10 @@ impl DiskRing {
     pub(super) fn new(completions: &OwnedFd) -> io::Result<Rc<DiskRing>> {
         let uring = build()?;
         uring.submitter().register_eventfd(completions.as_raw_fd())?;
+        if let Err(error) = uring.submitter().register_iowq_max_workers(&mut [WORKERS_MAX, WORKERS_MAX]) {
+            // Linux before 5.15, or fewer processes allowed than that: the kernel's own limit holds.
+            tracing::debug!(%error, "the disk ring keeps the kernel's number of workers");
+        }
         Ok(Rc::new(DiskRing {
             state: RefCell::new(State {
                 uring,

@@ -1,7 +1,8 @@
 //! TCP on glommio's reactor: system calls first, the ring only to wait until a socket is ready.
 //!
 //! What must hold: every socket has TCP_NODELAY; a slow or flooding peer cannot keep the core to itself (each
-//! call gives way when the slice is used up); no write raises SIGPIPE.
+//! call gives way when the slice is used up); a write to a gone peer is an error, no signal (Rust's runtime ignores
+//! SIGPIPE, on which glommio's own send relies).
 
 use super::core::Core;
 use super::kernel;

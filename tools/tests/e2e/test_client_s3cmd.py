@@ -9,6 +9,7 @@ import pytest
 from bodies import LARGE_SIZE, assert_same
 from bucketsd import clean_environment
 from client_tree import NAMES, assert_trees_equal
+from test_presigned_urls import curl
 
 S3CMD = Path(sys.executable).with_name("s3cmd")
 
@@ -66,6 +67,10 @@ def test_s3cmd_from_the_first_bucket_to_the_last(s3cmd, tree, tmp_path, bucket_n
     assert str(LARGE_SIZE) in information
     assert "Location" in s3cmd("info", bucket)
     assert s3cmd("du", bucket).split()[0].isdigit()
+
+    status, got = curl(s3cmd("signurl", f"{bucket}/put/{NAMES[1]}", "+60").strip())
+    assert status == 200
+    assert_same(got, (tree / NAMES[1]).read_bytes())
 
     s3cmd("del", f"{bucket}/moved")
     s3cmd("del", "--recursive", "--force", bucket)

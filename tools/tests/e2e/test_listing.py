@@ -36,16 +36,15 @@ def filled(shared_server):
 
 
 def model(keys, prefix="", delimiter="", after=""):
-    """What a listing must say, in order: ("key" or "prefix", text). What is rolled up is after a start, or is not shown."""
+    """What a listing must say, in order: ("key" or "prefix", text). Keys after the start count, and show the prefix that they are
+    rolled up into; a start that is itself such a prefix is over and done with."""
     entries = []
     for key in keys:
-        if not key.startswith(prefix):
+        if not key.startswith(prefix) or key.encode() <= after.encode():
             continue
         at = key.find(delimiter, len(prefix)) if delimiter else -1
         entry = ("prefix", key[: at + len(delimiter)]) if at >= 0 else ("key", key)
-        if after and entry[1].encode() <= after.encode():
-            continue
-        if entry not in entries:
+        if entry not in entries and entry != ("prefix", after):
             entries.append(entry)
     return entries
 

@@ -105,6 +105,14 @@ impl Content {
         }
     }
 
+    /// Copies what a body holds from `at`, as much as fits; 0 bytes at its end.
+    pub(crate) fn copy(&self, body: Body, at: u64, out: &mut [u8]) -> usize {
+        let len = out.len().min(usize::try_from(body.size - at).unwrap_or(usize::MAX)).min(PERIOD);
+        let start = self.index(body, at);
+        out[..len].copy_from_slice(&self.pattern[start..start + len]);
+        len
+    }
+
     /// Whether `data` is what the body holds from `at`.
     pub(crate) fn matches(&self, body: Body, mut at: u64, mut data: &[u8]) -> bool {
         while !data.is_empty() {
@@ -243,6 +251,9 @@ mod tests {
         for (from, to) in [(0, 1), (4095, 4097), (131_070, 131_073), (0, 5 << 20), (1 << 20, 3 << 20)] {
             let piece = &all[from..to];
             assert_eq!(bytes(&content, body, from as u64, to as u64), piece);
+            let mut copy = vec![0; to - from];
+            let copied = content.copy(body, from as u64, &mut copy);
+            assert!(copied > 0 && copy[..copied] == piece[..copied]);
             assert!(content.matches(body, from as u64, piece));
             if to - from > 8 {
                 assert!(

@@ -5,9 +5,9 @@
 //! waiting; a connection that fails is counted and opened again; no request waits longer than the timeout.
 
 use super::content::Slices;
-use super::exchange::{Endpoint, Exchange, Requests, Verdict};
-use super::measure::{Live, Tally};
-use super::workload::{Ending, Picker, Window};
+use super::exchange::{Endpoint, Exchange, Requests};
+use super::measure::{Account, Live, Tally, Verdict};
+use super::workload::{Picker, Window};
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::fd::OwnedFd;
@@ -65,7 +65,7 @@ struct Thread<'a> {
     requests: Requests<'a>,
     epoll: OwnedFd,
     scratch: Vec<u8>,
-    tally: Tally,
+    account: Account<'a>,
     connections: usize,
 }
 
@@ -84,12 +84,12 @@ pub(crate) fn run(given: Assignment<'_>) -> io::Result<Tally> {
         requests: Requests::new(given.endpoint, given.picker.workload),
         epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
         scratch: vec![0; READ_BYTES_MAX],
-        tally: Tally::new(),
+        account: Account::new(given.window, given.live),
         connections: connections.len(),
         given,
     };
     thread.run(&mut connections)?;
-    Ok(thread.tally)
+    Ok(thread.account.tally)
 }
 
 impl Thread<'_> {
@@ -169,7 +169,7 @@ impl Thread<'_> {
         epoll::add(&self.epoll, &socket, EventData::new_u64(lane as u64), flags)?;
         connection.socket = Some(socket);
         connection.phase = Phase::Connecting { since: now };
-        self.tally.reconnects += u64::from(connection.opened);
+        self.account.tally.reconnects += u64::from(connection.opened);
         connection.opened = true;
         Ok(())
     }
@@ -249,8 +249,7 @@ impl Thread<'_> {
     fn begin(&mut self, lane: usize, connection: &mut Connection) {
         match self.given.picker.next(lane, Instant::now()) {
             None => {
-                // Everything is done, unless the clock has stopped it.
-                self.tally.exhausted |= self.given.window.until.is_none_or(|until| Instant::now() < until);
+                self.account.nothing_left();
                 self.retire(connection);
             }
             Some(operation) => {
@@ -266,34 +265,20 @@ impl Thread<'_> {
 
     /// Counts a complete answer and goes on.
     fn end(&mut self, lane: usize, connection: &mut Connection) {
-        let now = Instant::now();
         let Phase::Busy { started, sent } = connection.phase else { unreachable!("an answer came") };
         let exchange = &mut connection.exchange;
-        let operation = exchange.operation;
         let whole = sent == exchange.request_bytes();
-        let verdict = exchange.verdict(self.given.picker.workload, self.given.endpoint.verify);
-        let close = exchange.reader.head().is_some_and(|head| head.close) || !whole;
-        let counts = self.given.window.counts(now);
-        let ending = match verdict {
-            Verdict::Good { bytes, keys, more } if whole => {
-                self.given.live.good(bytes);
-                if counts {
-                    self.tally.good(operation.action, now - started, bytes, keys);
-                }
-                Ending::Good { keys, more }
+        let verdict = match exchange.verdict(self.given.picker.workload, self.given.endpoint.verify) {
+            Verdict::Good { .. } if !whole => {
+                Verdict::Refused("answered before the request was sent".to_owned())
             }
-            Verdict::Good { .. } => self.failed("answered before the request was sent", counts),
-            Verdict::Refused(name) => self.failed(&name, counts),
-            Verdict::Wrong(description) => {
-                self.tally.mismatch(|| description);
-                self.failed("wrong answer", true)
-            }
+            verdict => verdict,
         };
-        if counts {
-            self.tally.last_end = Some(now);
-        }
-        self.given.picker.ended(lane, &operation, ending);
+        let close = exchange.reader.head().is_some_and(|head| head.close) || !whole;
+        let ending = self.account.ended(exchange.operation.action, started, verdict);
+        self.given.picker.ended(lane, &exchange.operation, ending);
         if close {
+            let now = Instant::now();
             connection.socket = None;
             connection.phase = Phase::Down { retry_at: now };
             self.tick(lane, connection, now);
@@ -302,19 +287,10 @@ impl Thread<'_> {
         }
     }
 
-    fn failed(&mut self, name: &str, counts: bool) -> Ending {
-        self.given.live.error();
-        if counts {
-            self.tally.error(name);
-        }
-        Ending::Failed
-    }
-
     /// Drops the connection, and the request with it.
     fn broken(&mut self, lane: usize, connection: &mut Connection, name: &str) {
         let now = Instant::now();
-        let counts = self.given.window.counts(now);
-        let ending = self.failed(name, counts);
+        let ending = self.account.broken(name);
         if let Phase::Busy { .. } = connection.phase {
             self.given.picker.ended(lane, &connection.exchange.operation, ending);
         }

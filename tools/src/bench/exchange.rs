@@ -4,6 +4,7 @@
 //! carries are what the operation must find; what says success and is not is told apart from what says failure.
 
 use super::content::{Body, Content};
+use super::measure::Verdict;
 use super::response::{Head, Malformed, ResponseReader};
 use super::signer::{self, EMPTY_PAYLOAD, Signer, UNSIGNED_PAYLOAD};
 use super::workload::{ABSENT, Action, Operation, Workload};
@@ -136,27 +137,12 @@ fn write_list_query(query: &mut Vec<u8>, workload: &Workload, operation: &Operat
     signer::escape(&workload.stem, false, query);
     if token.is_none() && operation.number > 0 {
         query.extend_from_slice(b"&start-after=");
-        signer::escape(&key(workload, operation.number - 1), false, query);
+        signer::escape(&workload.key(operation.number - 1), false, query);
     }
-}
-
-fn key(workload: &Workload, number: u64) -> String {
-    format!("{}{number:010}", workload.stem)
 }
 
 fn append(text: &mut Vec<u8>, arguments: std::fmt::Arguments<'_>) {
     let Ok(()) = text.write_fmt(arguments) else { unreachable!("a vector takes everything") };
-}
-
-/// How an answer is to be counted.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
-    /// Bytes of the body; of a listing, its keys and whether there are more.
-    Good { bytes: u64, keys: u64, more: bool },
-    /// The server says no.
-    Refused(String),
-    /// The server says yes, and it is not so.
-    Wrong(String),
 }
 
 /// A request under way on one connection. Kept from one request to the next for its buffers.
@@ -227,7 +213,7 @@ impl Exchange {
         let Some(head) = self.reader.head() else { unreachable!("the answer is complete") };
         let Operation { action, number, version, range, .. } = self.operation;
         let good = Verdict::Good { bytes: self.received, keys: 0, more: false };
-        let name = || format!("{action} {}", key(workload, number));
+        let name = || format!("{action} {}", workload.key(number));
         match action {
             Action::Get | Action::Head if version == ABSENT => match head.status {
                 404 => good,
@@ -277,7 +263,7 @@ impl Exchange {
         let keys = memmem::find_iter(&self.document, "<Key>").count() as u64;
         let more = element(&self.document, "IsTruncated").is_some_and(|text| text == "true");
         self.token = if more { element(&self.document, "NextContinuationToken") } else { None };
-        let wrong = |what: String| Verdict::Wrong(format!("list from {}: {what}", key(workload, start)));
+        let wrong = |what: String| Verdict::Wrong(format!("list from {}: {what}", workload.key(start)));
         if more && self.token.is_none() {
             return wrong("truncated, but without a token".to_owned());
         }
@@ -291,8 +277,8 @@ impl Exchange {
             let mut last = None;
             for (index, at) in memmem::find_iter(&self.document, "<Key>").enumerate() {
                 let shown = element(&self.document[at..], "Key").unwrap_or_default();
-                if !workload.listings_move() && shown != key(workload, start + index as u64) {
-                    return wrong(format!("`{shown}` instead of {}", key(workload, start + index as u64)));
+                if !workload.listings_move() && shown != workload.key(start + index as u64) {
+                    return wrong(format!("`{shown}` instead of {}", workload.key(start + index as u64)));
                 }
                 if !shown.starts_with(&workload.stem) || last.as_ref().is_some_and(|last| *last >= shown) {
                     return wrong(format!("`{shown}` is not in its place"));

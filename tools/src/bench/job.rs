@@ -145,6 +145,13 @@ pub(crate) struct JobArgs {
     #[arg(long, value_name = "CPU,...", value_delimiter = ',', help_heading = "Load")]
     cpus: Vec<usize>,
 
+    /// Drive the engine in this process instead of a server: on --numjobs cores, with --iodepth operations at once on
+    /// each, on four disks with 2+2 that are formatted below DIR and stay there
+    #[arg(long, value_name = "DIR", help_heading = "Server")]
+    engine: Option<PathBuf>,
+    /// Memory for the engine's block caches, all cores together
+    #[arg(long, value_name = "SIZE", default_value = "256MiB", help_heading = "Server")]
+    cache: ByteSize,
     /// The server
     #[arg(
         long,
@@ -200,6 +207,15 @@ pub(crate) enum Until {
     Operations(u64),
 }
 
+/// What is measured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Target {
+    /// An S3 server.
+    Server(SocketAddr),
+    /// The engine, in this process.
+    Engine { dir: PathBuf, cores: usize, cache_bytes: usize },
+}
+
 /// One job, ready to run.
 #[derive(Clone, Debug)]
 pub(crate) struct Job {
@@ -218,7 +234,7 @@ pub(crate) struct Job {
     pub(crate) warmup: Duration,
     pub(crate) timeout: Duration,
     pub(crate) cpus: Vec<usize>,
-    pub(crate) address: SocketAddr,
+    pub(crate) target: Target,
     pub(crate) endpoint: super::exchange::Endpoint,
     pub(crate) server_pids: Vec<u32>,
 }
@@ -382,9 +398,19 @@ impl JobArgs {
             (runtime, None) => Until::After(runtime.unwrap_or(Duration::from_secs(10))),
         };
         let warmup_default = Duration::from_secs(u64::from(self.ops.is_none()));
-        let (authority, address) = reach(&self.endpoint).map_err(refuse)?;
-        let credentials = match self.sign {
-            Signing::None => None,
+        let (authority, target) = match &self.engine {
+            Some(dir) => {
+                let cache_bytes = usize::try_from(self.cache.0).unwrap_or(usize::MAX);
+                let target = Target::Engine { dir: dir.clone(), cores: numjobs, cache_bytes };
+                (dir.display().to_string(), target)
+            }
+            None => {
+                let (authority, address) = resolve(&self.endpoint).map_err(refuse)?;
+                (authority, Target::Server(address))
+            }
+        };
+        let credentials = match (&target, self.sign) {
+            (Target::Engine { .. }, _) | (_, Signing::None) => None,
             _ => Some(self.credentials(env)?),
         };
         let endpoint = super::exchange::Endpoint {
@@ -410,7 +436,7 @@ impl JobArgs {
             warmup: self.warmup.unwrap_or(warmup_default),
             timeout: self.timeout,
             cpus: self.cpus,
-            address,
+            target,
             endpoint,
             server_pids: self.server_pid,
         })
@@ -431,7 +457,7 @@ impl JobArgs {
 }
 
 /// `host:port` and its address.
-fn reach(endpoint: &str) -> Result<(String, SocketAddr), String> {
+fn resolve(endpoint: &str) -> Result<(String, SocketAddr), String> {
     let refuse =
         || format!("`{endpoint}` is not an endpoint; write http://host:port (https is not supported here)");
     let rest = match endpoint.split_once("://") {

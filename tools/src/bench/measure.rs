@@ -3,9 +3,10 @@
 //! What must hold: only what succeeded within the window is in the latencies and rates; what failed is counted by name and
 //! nowhere else; latencies keep three significant digits from a microsecond to a minute and beyond.
 
-use super::workload::Action;
+use super::workload::{Action, Ending, Window};
 use hdrhistogram::Histogram;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -150,11 +151,78 @@ impl Live {
     }
 
     /// Operations, bytes and errors of all threads.
-    pub(crate) fn sum(all: &[Live]) -> [u64; 3] {
+    pub(crate) fn sum(all: &[Arc<Live>]) -> [u64; 3] {
         let sum = |counter: fn(&Live) -> &AtomicU64| {
             all.iter().map(|live| counter(live).load(Ordering::Relaxed)).sum::<u64>()
         };
         [sum(|live| &live.operations), sum(|live| &live.bytes), sum(|live| &live.errors)]
+    }
+}
+
+/// How an answer is to be counted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// Bytes of the body; of a listing, its keys and whether there are more.
+    Good { bytes: u64, keys: u64, more: bool },
+    /// The store says no, or nothing.
+    Refused(String),
+    /// The store says yes, and it is not so.
+    Wrong(String),
+}
+
+/// Counts what one thread does.
+pub(crate) struct Account<'a> {
+    pub(crate) tally: Tally,
+    window: Window,
+    live: &'a Live,
+}
+
+impl<'a> Account<'a> {
+    pub(crate) fn new(window: Window, live: &'a Live) -> Account<'a> {
+        Account { tally: Tally::new(), window, live }
+    }
+
+    /// Counts an operation, and says how it ended.
+    pub(crate) fn ended(&mut self, action: Action, started: Instant, verdict: Verdict) -> Ending {
+        let now = Instant::now();
+        let counts = self.window.counts(now);
+        if counts {
+            self.tally.last_end = Some(now);
+        }
+        match verdict {
+            Verdict::Good { bytes, keys, more } => {
+                self.live.good(bytes);
+                if counts {
+                    self.tally.good(action, now - started, bytes, keys);
+                }
+                Ending::Good { keys, more }
+            }
+            Verdict::Refused(name) => self.failed(&name, counts),
+            Verdict::Wrong(description) => {
+                self.tally.mismatch(|| description);
+                // Whenever it comes, a wrong answer is not passed over.
+                self.failed("wrong answer", true)
+            }
+        }
+    }
+
+    /// Counts a request or a connection that broke.
+    pub(crate) fn broken(&mut self, name: &str) -> Ending {
+        let counts = self.window.counts(Instant::now());
+        self.failed(name, counts)
+    }
+
+    fn failed(&mut self, name: &str, counts: bool) -> Ending {
+        self.live.error();
+        if counts {
+            self.tally.error(name);
+        }
+        Ending::Failed
+    }
+
+    /// Nothing is left to be begun: whether because the clock has stopped it, or because all is done.
+    pub(crate) fn nothing_left(&mut self) {
+        self.tally.exhausted |= self.window.until.is_none_or(|until| Instant::now() < until);
     }
 }
 

@@ -4,6 +4,7 @@
 //! measured over the same window; whoever reads a number can see the command that makes it again.
 
 mod content;
+mod engine_host;
 mod event_loop;
 mod exchange;
 mod job;
@@ -22,8 +23,10 @@ pub use job::Cli;
 
 use clap::Parser;
 use content::Content;
+use engine_host::{EngineError, EngineHost, Order};
 use event_loop::Assignment;
-use job::{Job, JobError, Until};
+use job::{Job, JobError, Target, Until};
+use measure::{Live, Tally};
 use phase::{Outcome, PhaseError, Schedule};
 use report::{JobReport, Machine};
 use serde::Serialize;
@@ -31,6 +34,7 @@ use std::ffi::OsString;
 use std::io::{self, Write};
 use std::net::TcpListener;
 use std::process::ExitCode;
+use std::sync::{Arc, mpsc};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use workload::{Flow, Window, Workload};
 
@@ -56,6 +60,8 @@ enum BenchError {
     Setup { name: String, stage: &'static str, done: u64, wanted: u64, reason: String },
     #[error("standard output: {0}")]
     Output(io::Error),
+    #[error(transparent)]
+    Engine(#[from] EngineError),
     #[error("the null server cannot serve on its address: {0}")]
     NullServer(io::Error),
 }
@@ -87,6 +93,47 @@ struct Report<'a> {
     jobs: &'a [JobReport],
 }
 
+/// Where a job's requests go.
+enum Store {
+    Server(std::net::SocketAddr),
+    Engine { host: EngineHost, target: Target },
+}
+
+impl Store {
+    /// Where the job says; `before` is where the last one went.
+    fn of(job: &Job, before: Option<Store>) -> Result<Store, BenchError> {
+        match (before, &job.target) {
+            (Some(Store::Engine { host, target }), wanted) if target == *wanted => {
+                Ok(Store::Engine { host, target })
+            }
+            (before, wanted) => {
+                if let Some(before) = before {
+                    before.end();
+                }
+                Ok(match wanted {
+                    Target::Server(address) => {
+                        event_loop::reach(*address).map_err(|error| BenchError::Connect {
+                            authority: job.endpoint.authority.clone(),
+                            error,
+                        })?;
+                        Store::Server(*address)
+                    }
+                    Target::Engine { dir, cores, cache_bytes } => {
+                        let host = EngineHost::start(dir, *cores, *cache_bytes)?;
+                        Store::Engine { host, target: wanted.clone() }
+                    }
+                })
+            }
+        }
+    }
+
+    fn end(self) {
+        if let Store::Engine { host, .. } = self {
+            host.end();
+        }
+    }
+}
+
 /// A key space that is there.
 #[derive(PartialEq, Eq)]
 struct KeySpace {
@@ -114,12 +161,17 @@ impl Cli {
         let jobs = self.jobs(raw, env, unix_seconds.as_micros() as u64)?;
         let mut present = Vec::new();
         let mut reports = Vec::new();
+        let mut store = None;
         for job in &jobs {
-            let report = job.run(&mut present)?;
+            let before = store.take();
+            let report = job.run(store.insert(Store::of(job, before)?), &mut present)?;
             if !self.json {
                 report.write(out).and_then(|()| out.flush()).map_err(BenchError::Output)?;
             }
             reports.push(report);
+        }
+        if let Some(store) = store {
+            store.end();
         }
         if self.json {
             let command = raw.iter().map(|word| word.to_string_lossy().into_owned());
@@ -153,24 +205,21 @@ fn without_secrets(words: impl Iterator<Item = String>) -> Vec<String> {
 
 impl Job {
     /// Makes the bucket and the key space, measures, and cleans up. `present` is what earlier jobs have left.
-    fn run(&self, present: &mut Vec<KeySpace>) -> Result<JobReport, BenchError> {
-        let authority = || self.endpoint.authority.clone();
-        event_loop::reach(self.address)
-            .map_err(|error| BenchError::Connect { authority: authority(), error })?;
+    fn run(&self, store: &Store, present: &mut Vec<KeySpace>) -> Result<JobReport, BenchError> {
         for pid in &self.server_pids {
             process_usage::ProcessUsage::of(*pid)
                 .map_err(|error| BenchError::Process(format!("process {pid}: {error}")))?;
         }
-        self.make_bucket()?;
+        self.make_bucket(store)?;
         let space = KeySpace {
-            authority: authority(),
+            authority: self.endpoint.authority.clone(),
             bucket: self.endpoint.bucket.clone(),
             stem: self.stem.clone(),
             objects: self.objects,
             seed: self.seed,
         };
         if self.prepare && !present.contains(&space) {
-            self.set_up(Flow::PutOnce, self.objects, "preparing")?;
+            self.set_up(store, Flow::PutOnce, self.objects, "preparing")?;
         }
         // Whatever else was below this stem, it is no longer as it was.
         present.retain(|other| {
@@ -186,7 +235,7 @@ impl Job {
         let window = Window { measure_from, until };
         let connections = (self.numjobs, self.iodepth);
         let (outcome, begun) =
-            self.phase(&self.name, self.flow, self.objects, connections, window, operations_max)?;
+            self.phase(store, &self.name, self.flow, self.objects, connections, window, operations_max)?;
 
         let put = match self.flow {
             Flow::PutNew => begun,
@@ -196,16 +245,16 @@ impl Job {
         };
         let kept = self.prepare && !matches!(self.flow, Flow::DeleteOnce | Flow::Mixed { .. });
         if self.cleanup && put > 0 {
-            self.set_up(Flow::DeleteOnce, put, "cleaning up")?;
+            self.set_up(store, Flow::DeleteOnce, put, "cleaning up")?;
         } else if kept {
             present.push(space);
         }
         Ok(JobReport::new(self, &outcome))
     }
 
-    fn make_bucket(&self) -> Result<(), BenchError> {
+    fn make_bucket(&self, store: &Store) -> Result<(), BenchError> {
         let window = Window { measure_from: Instant::now(), until: None };
-        let (outcome, _) = self.phase(&self.name, Flow::CreateBucket, 1, (1, 1), window, None)?;
+        let (outcome, _) = self.phase(store, &self.name, Flow::CreateBucket, 1, (1, 1), window, None)?;
         match outcome.tally.operations() {
             0 => {
                 let reason = reasons(&outcome);
@@ -216,11 +265,11 @@ impl Job {
     }
 
     /// Puts or deletes the key space.
-    fn set_up(&self, flow: Flow, objects: u64, stage: &'static str) -> Result<(), BenchError> {
+    fn set_up(&self, store: &Store, flow: Flow, objects: u64, stage: &'static str) -> Result<(), BenchError> {
         let name = format!("{}, {stage}", self.name);
         let connections = (1, SETUP_CONNECTIONS.min(usize::try_from(objects).unwrap_or(usize::MAX)));
         let window = Window { measure_from: Instant::now(), until: None };
-        let (outcome, _) = self.phase(&name, flow, objects, connections, window, None)?;
+        let (outcome, _) = self.phase(store, &name, flow, objects, connections, window, None)?;
         let done = outcome.tally.operations();
         if done < objects {
             let reason = reasons(&outcome);
@@ -230,8 +279,13 @@ impl Job {
     }
 
     /// Runs a flow; besides its outcome, how many keys it has begun.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "what differs between preparing, measuring and cleaning up"
+    )]
     fn phase(
         &self,
+        store: &Store,
         name: &str,
         flow: Flow,
         objects: u64,
@@ -243,19 +297,56 @@ impl Job {
         let space = (self.stem.clone(), objects);
         let connections = (threads * depth) as u64;
         let workload = Workload::new(flow, space, content, window, connections, operations_max);
+        let workload = Arc::new(workload);
         let schedule = Schedule { name, threads, cpus: &self.cpus, window, server_pids: &self.server_pids };
-        let outcome = schedule.run(|index, live| {
-            event_loop::run(Assignment {
+        let outcome = schedule.run(|index, live| match store {
+            Store::Server(address) => event_loop::run(Assignment {
                 endpoint: &self.endpoint,
-                address: self.address,
+                address: *address,
                 picker: workload.picker(index * depth, depth, self.seed),
                 connections: depth,
                 window,
                 timeout: self.timeout,
                 live,
-            })
+            }),
+            Store::Engine { host, .. } => {
+                let lanes = (index * depth, depth);
+                Ok(self.on_core(host, index, lanes, &workload, window, live))
+            }
         })?;
         Ok((outcome, workload.numbers_begun()))
+    }
+}
+
+impl Job {
+    /// Has one of the engine's cores do a thread's share, and waits for it.
+    fn on_core(
+        &self,
+        host: &EngineHost,
+        core: usize,
+        lanes: (usize, usize),
+        workload: &Arc<Workload>,
+        window: Window,
+        live: &Arc<Live>,
+    ) -> Tally {
+        let (tally, done) = mpsc::sync_channel(1);
+        host.order(
+            core,
+            Order {
+                workload: workload.clone(),
+                lanes,
+                seed: self.seed,
+                window,
+                bucket: self.endpoint.bucket.clone(),
+                verify: self.endpoint.verify,
+                live: live.clone(),
+                tally,
+            },
+        );
+        match done.recv() {
+            Ok(tally) => tally,
+            Err(_) => unreachable!("a core does its order, or ends the process with a panic"),
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use super::measure::{Live, Tally};
 use super::process_usage::{ProcessUsage, own_cpu};
 use super::workload::Window;
 use std::io::{self, IsTerminal, Write};
+use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
@@ -51,9 +52,9 @@ impl Schedule<'_> {
     /// Runs `thread(index, live)` on each thread.
     pub(crate) fn run(
         &self,
-        thread: impl Fn(usize, &Live) -> io::Result<Tally> + Sync,
+        thread: impl Fn(usize, &Arc<Live>) -> io::Result<Tally> + Sync,
     ) -> Result<Outcome, PhaseError> {
-        let lives: Vec<Live> = (0..self.threads).map(|_| Live::default()).collect();
+        let lives: Vec<Arc<Live>> = (0..self.threads).map(|_| Arc::default()).collect();
         let (thread, lives) = (&thread, &lives);
         std::thread::scope(|scope| {
             let (ended, ends) = mpsc::channel::<()>();
@@ -100,7 +101,7 @@ impl Schedule<'_> {
     }
 
     /// Sleeps through the phase, waking up each second; returns what was seen at the window's two ends.
-    fn watch(&self, lives: &[Live], ends: &mpsc::Receiver<()>) -> (Watch, Watch, Vec<u64>) {
+    fn watch(&self, lives: &[Arc<Live>], ends: &mpsc::Receiver<()>) -> (Watch, Watch, Vec<u64>) {
         let Window { measure_from, until } = self.window;
         let sleep_to = |to: Instant| {
             // All threads have ended where the channel is disconnected; nothing is ever sent.

@@ -3,7 +3,7 @@
 //! What must hold: a unit stands with every number; MB and GB are powers of ten; what was not measured is left out, never
 //! shown as zero.
 
-use super::job::{Job, Until};
+use super::job::{Job, Target, Until};
 use super::measure::Measured;
 use super::phase::Outcome;
 use super::workload::{Action, Flow};
@@ -128,7 +128,12 @@ impl JobReport {
         JobReport {
             name: job.name.clone(),
             what: describe(job),
-            target: format!("http://{}/{}/{}", job.endpoint.authority, job.endpoint.bucket, job.stem),
+            target: match &job.target {
+                Target::Server(_) => {
+                    format!("http://{}/{}/{}", job.endpoint.authority, job.endpoint.bucket, job.stem)
+                }
+                Target::Engine { dir, .. } => format!("engine on {}", dir.display()),
+            },
             connections: job.iodepth * job.numjobs,
             threads: job.numjobs,
             measured_seconds: seconds,
@@ -183,7 +188,8 @@ impl JobReport {
         }
         let per_operation = |cpu: Option<f64>| cpu.map(|us| format!(", {us:.1} us/op")).unwrap_or_default();
         let client = &self.client;
-        writeln!(out, "  client: {:.2} cores{}", client.cores, per_operation(client.cpu_us_per_operation))?;
+        let whose = if self.target.starts_with("engine") { "engine and client" } else { "client" };
+        writeln!(out, "  {whose}: {:.2} cores{}", client.cores, per_operation(client.cpu_us_per_operation))?;
         for server in &self.servers {
             writeln!(out, "  server {}: {}", server.pid, server.sentence())?;
         }
@@ -278,6 +284,9 @@ fn describe(job: &Job) -> String {
         Until::Operations(count) => format!("{} operations", grouped(count)),
     };
     let connections = match (job.numjobs, job.iodepth) {
+        (cores, depth) if matches!(job.target, Target::Engine { .. }) => {
+            format!("engine on {cores} core(s) x {depth}")
+        }
         (1, 1) => "1 connection".to_owned(),
         (1, depth) => format!("{depth} connections"),
         (jobs, depth) => format!("{jobs} threads x {depth} connections"),

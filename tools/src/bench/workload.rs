@@ -210,6 +210,11 @@ impl Workload {
         }
     }
 
+    /// A key of the space. Keys sort as their numbers do.
+    pub(crate) fn key(&self, number: u64) -> String {
+        format!("{}{number:010}", self.stem)
+    }
+
     /// Keys `0..` of which a PUT was begun.
     pub(crate) fn numbers_begun(&self) -> u64 {
         self.next_number.load(Ordering::Relaxed)

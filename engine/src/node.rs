@@ -24,7 +24,7 @@ use buckets_ring::id::{DiskUuid, GroupId};
 use buckets_ring::topology::TopologyJson;
 use futures::future::join_all;
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -44,6 +44,8 @@ const REOPEN_PAUSE_MAX: Duration = Duration::from_secs(600);
 const DUTY_RETRY: Duration = Duration::from_millis(2);
 /// How often the root group's state is asked for until it is known.
 const ROOT_RETRY: Duration = Duration::from_millis(50);
+/// A removal of a bucket that is seen twice at this distance got stuck; it takes seconds at most.
+const REMOVAL_PATIENCE: Duration = Duration::from_secs(60);
 /// How often chunks are looked for that were written long ago and confirmed by nobody.
 const ORPHAN_LOOK: Duration = Duration::from_secs(60);
 /// Older than any write can still be under way: its chunks are finished, only its manifest may be missing.
@@ -426,17 +428,29 @@ async fn watch_disks(core: Rc<Core>, index_cache: BlockCache) {
     }
 }
 
-/// Until the root group's state is known: without a majority it is read from the newest log.
+/// Until the root group's state is known: without a majority it is read from the newest log. Then, where this core leads
+/// the root group: removals of buckets that got stuck are taken back.
 async fn learn_root(core: Rc<Core>) {
     loop {
         core.env.sleep(ROOT_RETRY).await;
         if core.root_is_known().is_ok() {
-            return;
+            break;
         }
         if !core.map.voters_in_service(GroupId::ROOT).are_majority()
             && let Err(refusal) = root::publish_salvaged(&core).await
         {
             tracing::debug!(%refusal, "the buckets cannot be read yet");
         }
+    }
+    let mut seen: BTreeSet<u64> = BTreeSet::new();
+    loop {
+        core.env.sleep(REMOVAL_PATIENCE).await;
+        let root = core.root.borrow().clone();
+        let removals: BTreeSet<u64> = root.buckets.values().filter_map(|record| record.deleting).collect();
+        let is_stuck = removals.iter().any(|attempt| seen.contains(attempt));
+        if is_stuck && core.lead(GroupId::ROOT).is_ok() {
+            core.reopen_buckets().await;
+        }
+        seen = removals;
     }
 }

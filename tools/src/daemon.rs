@@ -90,14 +90,12 @@ pub fn run(args: NodeArgs) -> Result<(), DaemonError> {
     if config.dev {
         make_dev_disks(&config)?;
     }
-    let paths: Vec<&Path> = config.disks.iter().map(|disk| Path::new(disk.path())).collect();
-    for warning in real::preflight(&paths)? {
-        match warning {
-            Warning::NoDirectIo { path } => return Err(DaemonError::NoDirectIo(path)),
-            other => tracing::warn!("{other}"),
-        }
-    }
+    warn(real::preflight(&[])?)?;
     let assembly = assembled(&config.disks)?;
+    // A disk that is not there does not keep the others from serving.
+    let present: Vec<&Path> =
+        assembly.members.iter().map(|member| Path::new(member.endpoint.path())).collect();
+    warn(real::preflight(&present)?)?;
     let _locks = assembly
         .members
         .iter()
@@ -145,6 +143,17 @@ fn start_log(config: &NodeConfig) -> Result<(), DaemonError> {
         LogFormat::Json => log.json().try_init(),
         LogFormat::Human => log.with_ansi(std::io::stderr().is_terminal()).try_init(),
     };
+    Ok(())
+}
+
+/// What is not as it should be, but works; without direct I/O it does not.
+fn warn(warnings: Vec<Warning>) -> Result<(), DaemonError> {
+    for warning in warnings {
+        match warning {
+            Warning::NoDirectIo { path } => return Err(DaemonError::NoDirectIo(path)),
+            other => tracing::warn!("{other}"),
+        }
+    }
     Ok(())
 }
 

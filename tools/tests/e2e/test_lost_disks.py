@@ -27,7 +27,8 @@ class Stored:
 
     def fill(self, prefix="", small=40):
         with Wire(self.server) as wire:
-            wire.request("PUT", "/kept")
+            answer = wire.request("PUT", "/kept")
+            assert answer.status == 200, (answer, self.server.log_tail())
             for size in SIZES:
                 self.put(wire, f"{prefix}size/{size}", body(size, f"{prefix}{size}"))
             for number in range(small):

@@ -4,12 +4,20 @@ use super::core::Core;
 use super::ring::{FileStatus, Lane, PIECE_BYTES_MAX, ReadBuffer};
 use crate::{ALIGNMENT, AlignedBuf, AlignedBytes, OpenMode, WriteMode};
 use futures::future::try_join_all;
+use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::io;
 use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::rc::Rc;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// How long a file that a killed process still writes to is waited for.
+const FORMER_LIFE_MAX: Duration = Duration::from_secs(30);
+/// How often it is looked at.
+const FORMER_LIFE_LOOK: Duration = Duration::from_millis(2);
 
 /// An open file on a core's disk ring; clones share it.
 #[derive(Clone)]
@@ -22,6 +30,7 @@ struct OpenFile {
     /// `None` only while it is being dropped. Operations in the kernel hold it too.
     descriptor: Option<Rc<OwnedFd>>,
     lane: Lane,
+    _life: Life,
 }
 
 impl Drop for OpenFile {
@@ -40,10 +49,13 @@ impl RealFile {
         if !direct {
             tracing::warn!(path = %path.display(), "no O_DIRECT on this file system: I/O goes through the page cache");
         }
+        let life = wait_for_former_life(&descriptor).await?;
         let descriptor = Rc::new(descriptor);
         let status = core.ring.status(Lane::NAMES, &descriptor).await?;
         let lane = core.ring.lane(status.device);
-        Ok(RealFile { open: Rc::new(OpenFile { core: core.clone(), descriptor: Some(descriptor), lane }) })
+        Ok(RealFile {
+            open: Rc::new(OpenFile { core: core.clone(), descriptor: Some(descriptor), lane, _life: life }),
+        })
     }
 
     fn descriptor(&self) -> &Rc<OwnedFd> {
@@ -178,6 +190,69 @@ async fn open_direct(core: &Rc<Core>, name: &CString, mode: OpenMode) -> io::Res
             Ok((descriptor, false))
         }
         other => Ok((other?, true)),
+    }
+}
+
+/// Files that this process has open, by device and inode, with the number of handles. Shared by all cores, looked at
+/// only when files are opened and closed.
+static OPEN_FILES: Mutex<BTreeMap<(u64, u64), usize>> = Mutex::new(BTreeMap::new());
+
+/// One handle in [`OPEN_FILES`].
+struct Life {
+    file: (u64, u64),
+}
+
+impl Life {
+    fn begin(file: (u64, u64)) -> Life {
+        *lock_open_files().entry(file).or_default() += 1;
+        Life { file }
+    }
+
+    fn goes_on(file: (u64, u64)) -> bool {
+        lock_open_files().contains_key(&file)
+    }
+}
+
+impl Drop for Life {
+    fn drop(&mut self) {
+        let mut open = lock_open_files();
+        if let Some(handles) = open.get_mut(&self.file) {
+            *handles -= 1;
+            if *handles == 0 {
+                open.remove(&self.file);
+            }
+        }
+    }
+}
+
+fn lock_open_files() -> MutexGuard<'static, BTreeMap<(u64, u64), usize>> {
+    // A panic on a core ends the process: nobody sees a poisoned lock.
+    OPEN_FILES.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A process that was killed may have writes in flight for a while after it is gone; were they to land after recovery has
+/// read the file, they would undo what comes then. The kernel keeps the file's description, and so the lock on it, until
+/// the last of them has ended.
+async fn wait_for_former_life(descriptor: &OwnedFd) -> io::Result<Life> {
+    let status = rustix::fs::fstat(descriptor)?;
+    let file = (status.st_dev, status.st_ino);
+    let start = std::time::Instant::now();
+    loop {
+        match rustix::fs::flock(descriptor, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(Life::begin(file)),
+            // Its own other handle (a table that is written, and read already) is no former life.
+            Err(rustix::io::Errno::WOULDBLOCK) if Life::goes_on(file) => return Ok(Life::begin(file)),
+            Err(rustix::io::Errno::WOULDBLOCK) if start.elapsed() < FORMER_LIFE_MAX => {
+                glommio::timer::sleep(FORMER_LIFE_LOOK).await;
+            }
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                let what = "another process uses this file, or one that was killed is still writing to it";
+                return Err(io::Error::new(io::ErrorKind::ResourceBusy, what));
+            }
+            // A file system without locks: nothing can be waited for.
+            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => return Ok(Life::begin(file)),
+            Err(error) => return Err(error.into()),
+        }
     }
 }
 

@@ -66,6 +66,24 @@ pub(super) fn raise_limit(resource: libc::__rlimit_resource_t) -> io::Result<u64
     Ok(limit.rlim_cur)
 }
 
+/// Lets another socket bind to this one's address once nobody listens there (SO_REUSEADDR): what is left of the
+/// connections of a killed process must not keep its successor from its port.
+pub(super) fn reuse_address(socket: &impl AsRawFd) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    let size = size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: the option's value is an int that lives through the call, and its size is given.
+    check(unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_REUSEADDR,
+            (&raw const on).cast(),
+            size,
+        )
+    })?;
+    Ok(())
+}
+
 fn check(result: i32) -> io::Result<i32> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }

@@ -37,6 +37,8 @@ impl RealListener {
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
                 Err(error) => return Err(error),
             };
+            // Inherited by none of glommio's sockets; fails only on what is no socket.
+            kernel::reuse_address(&stream)?;
             // Fails where the peer has already reset the connection; the first read says so.
             if let Err(error) = stream.set_nodelay(true) {
                 tracing::debug!(%error, "no TCP_NODELAY on a new connection");

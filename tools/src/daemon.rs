@@ -118,6 +118,8 @@ pub fn run(args: NodeArgs) -> Result<(), DaemonError> {
         },
         disk_sizes: if config.dev { DiskSizes::Dev } else { DiskSizes::Full },
     };
+    // From here on a signal is waited for, not died of.
+    let signals = Signals::new([SIGTERM, SIGINT]).map_err(DaemonError::Core)?;
     let running = start_cores(&config, address, map, &options, cores)?;
     tracing::info!(
         deployment = %assembly.deployment,
@@ -128,7 +130,7 @@ pub fn run(args: NodeArgs) -> Result<(), DaemonError> {
         "serving S3"
     );
     greet(&config, address, &root, &origin);
-    wait_for_signal();
+    wait_for(signals);
     tracing::info!("ending: requests in progress are finished, disks are flushed");
     running.end();
     Ok(())
@@ -208,14 +210,29 @@ fn free_address(address: SocketAddr) -> Result<SocketAddr, DaemonError> {
 
 struct Running {
     cores: Vec<CoreHandle>,
-    ends: Vec<CoreSender<()>>,
+    ends: Vec<CoreSender<End>>,
+    drained: mpsc::Receiver<()>,
+}
+
+/// The steps of a core's end.
+enum End {
+    /// Accept nothing more; let requests in progress end.
+    Drain,
+    /// Flush and close the disks. Only when every core has drained: a request needs the disks of all of them.
+    Close,
 }
 
 impl Running {
     fn end(self) {
+        // Queues hold both steps; a core that did not get to serve says at once that it has drained.
         for end in &self.ends {
-            // A queue that is full has been told already.
-            let _ = end.send(());
+            let _ = end.send(End::Drain);
+        }
+        for _ in &self.ends {
+            let _ = self.drained.recv();
+        }
+        for end in &self.ends {
+            let _ = end.send(End::Close);
         }
         self.cores.into_iter().for_each(CoreHandle::join);
     }
@@ -235,9 +252,10 @@ fn start_cores(
     let setups = node::connect(map, shared.clone(), options);
     let metrics = Arc::new(Metrics::new(cores));
     let (started_tx, started_rx) = mpsc::channel();
-    let mut running = Running { cores: Vec::new(), ends: Vec::new() };
+    let (drained_tx, drained) = mpsc::channel();
+    let mut running = Running { cores: Vec::new(), ends: Vec::new(), drained };
     for (index, (setup, waker)) in setups.into_iter().zip(wakers).enumerate() {
-        let (end_tx, end_rx) = core_queue(1, shared[index].clone());
+        let (end_tx, end_rx) = core_queue(2, shared[index].clone());
         let serve = ServeCore {
             address,
             options: server_options(config),
@@ -248,6 +266,7 @@ fn start_cores(
             metrics: metrics.clone(),
             index,
             started: started_tx.clone(),
+            drained: drained_tx.clone(),
         };
         let core = CoreOptions { cpu: None, index, name: format!("core-{index}") };
         let handle = real::run_core(core, waker, move |env| serve.run(env, setup, end_rx));
@@ -273,15 +292,18 @@ struct ServeCore {
     metrics: Arc<Metrics>,
     index: usize,
     started: mpsc::Sender<std::io::Result<()>>,
+    drained: mpsc::Sender<()>,
 }
 
 impl ServeCore {
-    async fn run(self, env: Env, setup: CoreSetup, end: CoreReceiver<()>) {
+    async fn run(self, env: Env, setup: CoreSetup, end: CoreReceiver<End>) {
         let store = node::start(env.clone(), setup).await;
         let listener = match env.listen(self.address) {
             Ok(listener) => listener,
             Err(error) => {
                 let _ = self.started.send(Err(error));
+                end.recv().await;
+                let _ = self.drained.send(());
                 end.recv().await;
                 return;
             }
@@ -290,8 +312,10 @@ impl ServeCore {
         let server = Server::new(env.clone(), store.clone(), report, self.metrics, self.index, self.options);
         env.spawn(server.clone().serve(listener));
         let _ = self.started.send(Ok(()));
-        end.recv().await;
+        while !matches!(end.recv().await, End::Drain) {}
         server.drain(self.shutdown).await;
+        let _ = self.drained.send(());
+        while !matches!(end.recv().await, End::Close) {}
         store.close().await;
     }
 }
@@ -337,14 +361,7 @@ fn greet(config: &NodeConfig, address: SocketAddr, root: &credentials::Credentia
     }
 }
 
-fn wait_for_signal() {
-    match Signals::new([SIGTERM, SIGINT]) {
-        Ok(mut signals) => drop(signals.forever().next()),
-        Err(error) => {
-            tracing::error!(%error, "signals cannot be received: the node runs until it is killed");
-            loop {
-                std::thread::park();
-            }
-        }
-    }
+fn wait_for(mut signals: Signals) {
+    // Ends only with a signal.
+    let _ = signals.forever().next();
 }

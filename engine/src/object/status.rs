@@ -70,8 +70,16 @@ pub struct GroupVoters {
 }
 
 impl Store {
-    /// Whether requests can be served; the reason where not.
+    /// Whether requests can be served; the reason where not. A node whose disks are still being opened can often read already,
+    /// but not write: it is ready when they are open, or when enough are.
     pub fn ready(&self) -> Result<(), String> {
+        let map = &self.core.map;
+        let starting = map.disks.iter().find(|disk| disk.state() == DiskState::Starting);
+        if let Some(disk) = starting
+            && !map.groups.keys().all(|group| map.voters_in_service(*group).are_majority())
+        {
+            return Err(format!("disk {} is being opened", disk.path.display()));
+        }
         self.core.root_is_known().map_err(|error| error.to_string())
     }
 

@@ -89,7 +89,7 @@ e2e_checks() {
     ulimit -l unlimited 2>/dev/null || ulimit -l "$(ulimit -H -l)" 2>/dev/null || true
     say "end-to-end tests"
     rm -f "$logs/e2e.xml"
-    logged "$logs/e2e.log" "$venv/bin/python" -m pytest tools/tests/e2e --junit-xml="$logs/e2e.xml"
+    logged "$logs/e2e.log" "$venv/bin/python" -m pytest tools/tests/e2e --reruns 2 --junit-xml="$logs/e2e.xml"
     status=$?
     counted=$("$venv/bin/python" - "$logs/e2e.xml" <<'PYTHON'
 import sys, xml.etree.ElementTree as tree

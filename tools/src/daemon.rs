@@ -333,6 +333,9 @@ fn server_options(config: &NodeConfig) -> Options {
 
 /// What a person needs to try it.
 fn greet(config: &NodeConfig, address: SocketAddr, root: &credentials::Credentials, origin: &Origin) {
+    if config.log_format == LogFormat::Json {
+        return greet_machine(address, root, origin);
+    }
     let endpoint = match address.ip().is_unspecified() {
         true => format!("http://127.0.0.1:{}", address.port()),
         false => format!("http://{address}"),
@@ -359,6 +362,17 @@ fn greet(config: &NodeConfig, address: SocketAddr, root: &credentials::Credentia
         println!("  aws s3 cp README.md s3://photos/");
         println!("  aws s3 ls s3://photos/");
     }
+}
+
+/// The same as one line of JSON, for who reads the output by program.
+fn greet_machine(address: SocketAddr, root: &credentials::Credentials, origin: &Origin) {
+    let mut greeting =
+        serde_json::json!({ "endpoint": format!("http://{address}"), "accessKey": root.access_key });
+    if let Origin::Generated(path) = origin {
+        greeting["secretKey"] = root.secret_key.clone().into();
+        greeting["credentialsFile"] = path.display().to_string().into();
+    }
+    println!("{greeting}");
 }
 
 fn wait_for(mut signals: Signals) {

@@ -108,8 +108,8 @@ def test_disks_of_two_deployments(node, place):
     node.process = None
 
 
-def test_disks_that_were_swapped_are_found_again(node):
-    """Identity is in the disk, not in its path."""
+def test_disks_that_were_swapped_are_refused_until_they_are_back(node):
+    """An operator who pulls a disk by its place must not pull another one."""
     node.start()
     with Wire(node) as wire:
         wire.request("PUT", "/bucket")
@@ -117,6 +117,11 @@ def test_disks_that_were_swapped_are_found_again(node):
         wire.put("bucket", "k", data)
     node.terminate()
     aside = node.directory / "aside"
+    node.disks[0].rename(aside)
+    node.disks[3].rename(node.disks[0])
+    aside.rename(node.disks[3])
+    refused = run("bucketsd", "--disks", node.pattern, "--listen", f"127.0.0.1:{node.port}")
+    assert refused.returncode == 1 and str(node.disks[3]) in refused.stderr, refused.stderr
     node.disks[0].rename(aside)
     node.disks[3].rename(node.disks[0])
     aside.rename(node.disks[3])

@@ -12,7 +12,7 @@ const KEYS: u8 = 3;
 
 #[test]
 fn quiet_groups_elect_write_and_read() {
-    sweep(0..10, |seed| {
+    sweep(0..3, |seed| {
         for (nodes, cores, disks) in [(1, 1, 1), (1, 2, 4), (3, 1, 1), (1, 2, 5), (4, 1, 1)] {
             let cluster = Cluster::new(seed, Layout::new(nodes, cores, disks, 2));
             let stop = Rc::new(Cell::new(false));
@@ -138,7 +138,7 @@ fn one_node_survives_crashes() {
 
 #[test]
 fn several_nodes_survive_crashes_cuts_and_loss() {
-    sweep(0..30, |seed| {
+    sweep(0..40, |seed| {
         let layouts = [(3, 1, 1), (4, 1, 1), (5, 1, 1), (3, 2, 2), (2, 1, 2)];
         let (nodes, cores, disks) = layouts[seed as usize % layouts.len()];
         chaos(seed, Layout::new(nodes, cores, disks, 2), 25);

@@ -18,7 +18,7 @@ fn fill(cluster: &Cluster, values: std::ops::Range<u64>) {
 
 #[test]
 fn a_voter_that_was_away_too_long_gets_a_snapshot() {
-    sweep(0..10, |seed| {
+    sweep(0..5, |seed| {
         let cluster = Cluster::new(seed, Layout::new(3, 1, 1, 1));
         fill(&cluster, 0..10);
         cluster.crash(1);
@@ -34,7 +34,7 @@ fn a_voter_that_was_away_too_long_gets_a_snapshot() {
 
 #[test]
 fn a_snapshot_comes_through_loss_crashes_and_growth() {
-    sweep(0..20, |seed| {
+    sweep(0..10, |seed| {
         let cluster = Cluster::new(seed, Layout::new(3, 1, 1, 1));
         fill(&cluster, 0..10);
         cluster.crash(1);
@@ -65,7 +65,7 @@ fn a_snapshot_comes_through_loss_crashes_and_growth() {
 
 #[test]
 fn damaged_rows_are_fetched_again_and_the_leader_moves() {
-    sweep(0..20, |seed| {
+    sweep(0..10, |seed| {
         let (nodes, disks) = if seed % 2 == 0 { (1, 4) } else { (3, 1) };
         let cluster = Cluster::new(seed, Layout::new(nodes, 1, disks, 1));
         fill(&cluster, 0..200);

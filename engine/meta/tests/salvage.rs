@@ -51,7 +51,7 @@ fn scribble(
 
 #[test]
 fn half_of_the_voters_shows_every_acknowledged_write() {
-    sweep(0..40, |seed| {
+    sweep(0..20, |seed| {
         let cluster = Cluster::new(seed, Layout::new(4, 1, 1, 1));
         let group = GroupId(1);
         let mut acknowledged = BTreeMap::new();
@@ -113,7 +113,7 @@ fn half_of_the_voters_shows_every_acknowledged_write() {
 
 #[test]
 fn one_node_with_half_of_its_disks_serves_reads() {
-    sweep(0..20, |seed| {
+    sweep(0..10, |seed| {
         let cluster = Cluster::new(seed, Layout::new(1, 2, 4, 2));
         let mut acknowledged = BTreeMap::new();
         let group = GroupId(1);
@@ -140,7 +140,7 @@ fn one_node_with_half_of_its_disks_serves_reads() {
 
 #[test]
 fn voters_that_are_only_cut_off_are_not_salvaged_behind_their_leaders_back() {
-    sweep(0..40, |seed| {
+    sweep(0..20, |seed| {
         let cluster = Cluster::new(seed, Layout::new(4, 1, 1, 1));
         let group = GroupId(1);
         let mut acknowledged = BTreeMap::new();

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 #[test]
 fn all_groups_of_a_killed_node_are_led_within_a_moment() {
-    sweep(0..20, |seed| {
+    sweep(0..6, |seed| {
         for (cores, disks) in [(1, 1), (2, 4), (3, 5)] {
             let cluster = Cluster::new(seed, Layout::new(1, cores, disks, 8));
             cluster.until(Duration::from_secs(3), "leaders", || {
@@ -37,7 +37,7 @@ fn all_groups_of_a_killed_node_are_led_within_a_moment() {
 
 #[test]
 fn a_missing_preferred_disk_delays_the_start_little() {
-    sweep(0..20, |seed| {
+    sweep(0..10, |seed| {
         let cluster = Cluster::new(seed, Layout::new(1, 2, 4, 4));
         cluster.run_for(Duration::from_secs(2));
         cluster.crash(0);
@@ -52,7 +52,7 @@ fn a_missing_preferred_disk_delays_the_start_little() {
 
 #[test]
 fn a_disk_that_fails_hands_its_groups_over_at_once() {
-    sweep(0..20, |seed| {
+    sweep(0..10, |seed| {
         let cluster = Cluster::new(seed, Layout::new(1, 2, 4, 4));
         cluster.run_for(Duration::from_secs(2));
         let group = cluster.groups().next().unwrap();
@@ -69,7 +69,7 @@ fn a_disk_that_fails_hands_its_groups_over_at_once() {
 
 #[test]
 fn leadership_returns_to_the_preferred_disk() {
-    sweep(0..10, |seed| {
+    sweep(0..5, |seed| {
         let cluster = Cluster::new(seed, Layout::new(3, 1, 1, 3));
         cluster.run_for(Duration::from_secs(4));
         cluster.crash(0);

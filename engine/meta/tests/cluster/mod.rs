@@ -38,11 +38,13 @@ pub(crate) struct Layout {
     pub(crate) disks_per_node: usize,
     pub(crate) groups: u32,
     pub(crate) options: Options,
+    /// Disks with the limits of real ones; else small enough to reach every limit.
+    pub(crate) large_disks: bool,
 }
 
 impl Layout {
     pub(crate) fn new(nodes: usize, cores: usize, disks_per_node: usize, groups: u32) -> Layout {
-        Layout { nodes, cores, disks_per_node, groups, options: small_options() }
+        Layout { nodes, cores, disks_per_node, groups, options: small_options(), large_disks: false }
     }
 }
 
@@ -69,6 +71,8 @@ pub(crate) struct Net {
     pub(crate) loss_per_million: Cell<u32>,
     pub(crate) late_per_million: Cell<u32>,
     pub(crate) blocked: RefCell<BTreeSet<(usize, usize)>>,
+    /// Holds messages back that ask a voter to take over.
+    pub(crate) hand_over_delay: Cell<Option<Duration>>,
     pub(crate) sent: Cell<u64>,
 }
 
@@ -94,7 +98,12 @@ impl Transport for Wire {
             return;
         }
         let encoded = message.encode();
-        let delay = if late { 100_000..3_000_000_000 } else { 50_000..500_000 };
+        let mut delay = if late { 100_000..3_000_000_000 } else { 50_000..500_000 };
+        if let Some(held) = net.hand_over_delay.get()
+            && format!("{:?}", message.body).contains("MsgTimeoutNow")
+        {
+            delay = held.as_nanos() as u64..held.as_nanos() as u64 + 1_000_000;
+        }
         for _ in 0..1 + usize::from(twice) {
             let message = GroupMessage::decode(encoded.clone()).unwrap();
             Net::carry(net, to, message, delay.clone());
@@ -135,7 +144,15 @@ pub(crate) struct Cluster {
     pub(crate) refused: Rc<Cell<u64>>,
 }
 
-fn disk_options() -> DiskOptions {
+fn disk_options(large: bool) -> DiskOptions {
+    if large {
+        let index = IndexOptions::new(BlockCache::new(8 << 20));
+        return DiskOptions {
+            space_file_bytes: 16 << 20,
+            space_step_bytes: 1 << 20,
+            ..DiskOptions::new(index)
+        };
+    }
     let index = IndexOptions {
         memtable_bytes_max: 16 << 10,
         block_bytes: 1 << 10,
@@ -178,6 +195,7 @@ impl Cluster {
             loss_per_million: Cell::new(0),
             late_per_million: Cell::new(0),
             blocked: RefCell::default(),
+            hand_over_delay: Cell::new(None),
             sent: Cell::new(0),
         };
         let rng = RefCell::new(simulation.rng());
@@ -251,6 +269,7 @@ impl Cluster {
         let places: Vec<_> = self.places.iter().filter(here).cloned().collect();
         let groups: Vec<_> = self.groups().map(|group| (group, self.preference(group))).collect();
         let formatted = self.formatted.clone();
+        let large = self.layout.large_disks;
         let live = self.voters_live();
         let disks = self.disks.clone();
         let (done, wait) = oneshot::channel();
@@ -261,9 +280,9 @@ impl Cluster {
                 if fresh {
                     let format = format_json(place.disk);
                     let mode = FormatMode::Overwrite;
-                    Disk::format(&inside, &place.path, &format, mode, &disk_options()).await.unwrap();
+                    Disk::format(&inside, &place.path, &format, mode, &disk_options(large)).await.unwrap();
                 }
-                let opened = Disk::open(&inside, &place.path, disk_options()).await.unwrap();
+                let opened = Disk::open(&inside, &place.path, disk_options(large)).await.unwrap();
                 assert_eq!(opened.report.damaged_replicas, []);
                 let disk = opened.disk;
                 for (group, preference) in &groups {
@@ -361,14 +380,15 @@ impl Cluster {
         let client = Client {
             clock: clock.clone(),
             net: self.net.clone(),
-            rng: SimRng::new(seed),
+            rng: RefCell::new(SimRng::new(seed)),
             history: self.history.clone(),
             next_value: self.next_value.clone(),
             refused: self.refused.clone(),
             groups: self.groups().collect(),
             keys,
+            outstanding: Cell::new(0),
         };
-        clock.spawn(client.run(stop, pause));
+        clock.spawn(Rc::new(client).run(stop, pause));
     }
 
     /// Every key's history has an order that explains it.
@@ -441,7 +461,7 @@ impl Cluster {
                     Some(value_of(view.get(&[key]).await.unwrap()))
                 });
                 if let Some(Some(value)) = value {
-                    let op = Op { began, ended: Some(self.now().0), did: Did::Read(value) };
+                    let op = Op { began, ended: Some((self.now().0, 0)), did: Did::Read(value) };
                     self.history.borrow_mut().entry((group, key)).or_default().push(op);
                 }
             }
@@ -478,48 +498,58 @@ pub(crate) fn value_of(row: Option<Bytes>) -> Option<u64> {
     row.map(|row| u64::from_le_bytes(row[..8].try_into().unwrap()))
 }
 
+/// Operations of one client under way at the same time: those that hang must not keep it from going on.
+const OUTSTANDING_MAX: usize = 8;
+
 struct Client {
     clock: Env,
     net: Rc<Net>,
-    rng: SimRng,
+    rng: RefCell<SimRng>,
     history: History,
     next_value: Rc<Cell<u64>>,
     refused: Rc<Cell<u64>>,
     groups: Vec<GroupId>,
     keys: u8,
+    outstanding: Cell<usize>,
 }
 
 impl Client {
-    async fn run(mut self, stop: Rc<Cell<bool>>, pause: std::ops::Range<u64>) {
+    async fn run(self: Rc<Client>, stop: Rc<Cell<bool>>, pause: std::ops::Range<u64>) {
         while !stop.get() {
-            let pause = self.rng.within(pause.clone());
+            let pause = self.rng.borrow_mut().within(pause.clone());
             self.clock.sleep(Duration::from_micros(pause)).await;
-            let group = *self.rng.pick(&self.groups);
-            let key = self.rng.below(u64::from(self.keys)) as u8;
+            let group = *self.rng.borrow_mut().pick(&self.groups);
+            let key = self.rng.borrow_mut().below(u64::from(self.keys)) as u8;
             // Whoever claims to lead, be it late.
             let claim: Vec<_> = {
                 let hosts = self.net.hosts.borrow();
                 hosts.values().filter(|(_, host)| host.leader_term(group).is_some()).cloned().collect()
             };
-            if claim.is_empty() {
+            if claim.is_empty() || self.outstanding.get() >= OUTSTANDING_MAX {
                 self.refused.set(self.refused.get() + 1);
                 continue;
             }
-            let (env, host) = self.rng.pick(&claim).clone();
-            match self.rng.below(5) {
-                0..2 => self.read(env, host, group, key).await,
-                2..4 => self.write(env, host, group, key).await,
-                _ => self.swap(env, host, group, key).await,
-            }
+            let (env, host) = self.rng.borrow_mut().pick(&claim).clone();
+            let what = self.rng.borrow_mut().below(5);
+            self.outstanding.set(self.outstanding.get() + 1);
+            let client = self.clone();
+            self.clock.spawn(async move {
+                match what {
+                    0..2 => client.read(env, host, group, key).await,
+                    2..4 => client.write(env, host, group, key).await,
+                    _ => client.swap(env, host, group, key).await,
+                }
+                client.outstanding.set(client.outstanding.get() - 1);
+            });
         }
     }
 
-    fn note(&self, group: GroupId, key: u8, began: Instant, ended: Option<Instant>, did: Did) {
-        let op = Op { began: began.0, ended: ended.map(|ended| ended.0), did };
+    fn note(&self, group: GroupId, key: u8, began: Instant, place: Option<u64>, did: Did) {
+        let op = Op { began: began.0, ended: place.map(|place| (self.clock.now().0, place)), did };
         self.history.borrow_mut().entry((group, key)).or_default().push(op);
     }
 
-    async fn read(&mut self, env: Env, host: GroupHost, group: GroupId, key: u8) {
+    async fn read(&self, env: Env, host: GroupHost, group: GroupId, key: u8) {
         let began = self.clock.now();
         let (done, wait) = oneshot::channel();
         env.spawn(async move {
@@ -530,7 +560,7 @@ impl Client {
             let _ = done.send(value);
         });
         match wait.await {
-            Ok(Some(value)) => self.note(group, key, began, Some(self.clock.now()), Did::Read(value)),
+            Ok(Some(value)) => self.note(group, key, began, Some(0), Did::Read(value)),
             _ => self.refused.set(self.refused.get() + 1),
         }
     }
@@ -540,10 +570,10 @@ impl Client {
         self.next_value.get()
     }
 
-    async fn write(&mut self, env: Env, host: GroupHost, group: GroupId, key: u8) {
+    async fn write(&self, env: Env, host: GroupHost, group: GroupId, key: u8) {
         let Some(term) = host.leader_term(group) else { return };
         let value = self.value();
-        let batch = row(key, value, self.rng.below(1500) as usize);
+        let batch = row(key, value, self.rng.borrow_mut().below(1500) as usize);
         let began = self.clock.now();
         let (done, wait) = oneshot::channel();
         env.spawn(async move {
@@ -553,37 +583,29 @@ impl Client {
         self.note_write(group, key, began, outcome, Did::Write(value));
     }
 
-    /// Reads under the leader's term and writes if nothing came between.
-    async fn swap(&mut self, env: Env, host: GroupHost, group: GroupId, key: u8) {
+    /// Reads under the leader's term and writes if nothing came between. Nobody holds a latch here: the decision is
+    /// sound where nothing waits, and no wait lies between decision and proposal.
+    async fn swap(&self, env: Env, host: GroupHost, group: GroupId, key: u8) {
         let value = self.value();
-        let padding = self.rng.below(1500) as usize;
+        let batch = row(key, value, self.rng.borrow_mut().below(1500) as usize);
         let began = self.clock.now();
         let (done, wait) = oneshot::channel();
         env.spawn(async move {
             let _ = done.send(
                 async {
+                    let applied = |host: &GroupHost, term: u64| {
+                        let leading =
+                            host.status(group).into_iter().find(|status| status.role == Role::Leader)?;
+                        let idle = leading.proposals_waiting == 0 && leading.applied == leading.last;
+                        (idle && leading.term == term).then_some(leading.applied)
+                    };
                     let (term, view) = host.leader_view(group)?;
-                    let before = view.get(&[key]).await.unwrap();
-                    // Nobody holds a latch here: only where nothing waits is the decision sound.
-                    let status = host.status(group);
-                    let leading = status.iter().find(|status| status.role == Role::Leader)?;
-                    if leading.proposals_waiting > 0
-                        || leading.applied != leading.last
-                        || leading.term != term
-                    {
+                    let position = applied(&host, term)?;
+                    let before = value_of(view.get(&[key]).await.unwrap());
+                    if applied(&host, term)? != position {
                         return None;
                     }
-                    let (_, now) = host.leader_view(group)?;
-                    let same = now.get(&[key]).await.unwrap() == before;
-                    let idle = host.status(group).iter().any(|status| {
-                        status.role == Role::Leader
-                            && status.proposals_waiting == 0
-                            && status.applied == status.last
-                    });
-                    if !same || !idle {
-                        return None;
-                    }
-                    Some((value_of(before), host.propose(group, term, &row(key, value, padding)).await))
+                    Some((before, host.propose(group, term, &batch).await))
                 }
                 .await,
             );
@@ -599,7 +621,7 @@ impl Client {
     }
 
     fn note_write(
-        &mut self,
+        &self,
         group: GroupId,
         key: u8,
         began: Instant,
@@ -607,7 +629,7 @@ impl Client {
         did: Did,
     ) {
         match outcome {
-            Ok(Ok(_)) => self.note(group, key, began, Some(self.clock.now()), did),
+            Ok(Ok(position)) => self.note(group, key, began, Some(position.index), did),
             Ok(Err(ProposeError::Unknown)) | Err(oneshot::Canceled) => {
                 self.note(group, key, began, None, did)
             }

@@ -1,6 +1,7 @@
-//! Is a history of one register linearizable? The search of Wing and Gong, with a memory of failed states.
+//! Is a history of one register linearizable? The search of Wing and Gong, with a memory of failed states, and with
+//! the order of the answered writes given: that of their places in the log.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 /// What an operation did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,70 +18,164 @@ pub(crate) enum Did {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Op {
     pub(crate) began: u64,
-    /// `None`: the outcome is not known.
-    pub(crate) ended: Option<u64>,
+    /// When it was answered, and a write's place in the log. `None`: the outcome is not known.
+    pub(crate) ended: Option<(u64, u64)>,
     pub(crate) did: Did,
 }
 
-/// Panics where no order of the operations explains what was seen.
+/// Panics where no order of the operations explains what was seen. Every value is written once.
 pub(crate) fn check(name: &str, ops: &[Op]) {
-    let mut ops = ops.to_vec();
-    ops.sort_by_key(|op| op.began);
-    assert!(ops.len() <= 256, "{name}: {} operations are too many for the search", ops.len());
-    let mut failed = HashSet::new();
-    if !search(&ops, [0; 4], None, &mut failed) {
-        for op in &ops {
+    let mut history = History::default();
+    for op in ops {
+        match (op.ended, op.did) {
+            (Some((ended, place)), did) => {
+                history.ops.push(Answered { began: op.began, ended, place, did });
+            }
+            (None, Did::Write(new)) => drop(history.unanswered.insert(new, (op.began, None))),
+            (None, Did::Swap { old, new }) => drop(history.unanswered.insert(new, (op.began, Some(old)))),
+            (None, Did::Read(_)) => {}
+        }
+    }
+    history.ops.sort_by_key(|op| op.began);
+    for (number, op) in history.ops.iter().enumerate() {
+        if let Did::Read(Some(seen)) | Did::Swap { old: Some(seen), .. } = op.did {
+            history.observers.entry(seen).or_default().push(number);
+        }
+        if !matches!(op.did, Did::Read(_)) {
+            history.writes.push(number);
+        }
+    }
+    history.writes.sort_by_key(|op| history.ops[*op].place);
+    if !history.is_explained() {
+        for op in &history.ops {
             eprintln!("{name}: {op:?}");
         }
+        eprintln!("{name}: without an answer: {:?}", history.unanswered);
         panic!("{name}: not linearizable");
     }
 }
 
-type Done = [u64; 4];
-
-fn has(done: &Done, op: usize) -> bool {
-    done[op / 64] >> (op % 64) & 1 == 1
+#[derive(Clone, Copy, Debug)]
+struct Answered {
+    began: u64,
+    ended: u64,
+    place: u64,
+    did: Did,
 }
 
-fn search(ops: &[Op], done: Done, value: Option<u64>, failed: &mut HashSet<(Done, Option<u64>)>) -> bool {
-    let open = || (0..ops.len()).filter(|op| !has(&done, *op));
-    // An operation may come next only if none that is open ended before it began.
-    let first_end = open().filter_map(|op| ops[op].ended).min();
-    let Some(first_end) = first_end else { return true };
-    if failed.contains(&(done, value)) {
-        return false;
+#[derive(Default)]
+struct History {
+    /// By beginning.
+    ops: Vec<Answered>,
+    /// By the value written: when it began, and what a swap had to find.
+    unanswered: BTreeMap<u64, (u64, Option<Option<u64>>)>,
+    /// Answered writes by their place in the log.
+    writes: Vec<usize>,
+    /// Who saw a value.
+    observers: BTreeMap<u64, Vec<usize>>,
+}
+
+/// Operations that took effect: all before `first`, and some behind it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Done {
+    first: usize,
+    behind: u128,
+    /// How many of them are writes.
+    writes: usize,
+}
+
+impl Done {
+    fn has(self, op: usize) -> bool {
+        op < self.first || self.behind >> (op - self.first) & 1 == 1
     }
-    for op in open().take_while(|op| ops[*op].began <= first_end) {
-        let after = match ops[op].did {
-            Did::Write(new) => Some(new),
-            Did::Read(seen) if seen == value => value,
-            Did::Swap { old, new } if old == value => Some(new),
-            Did::Read(_) | Did::Swap { .. } => continue,
-        };
-        let mut next = done;
-        next[op / 64] |= 1 << (op % 64);
-        if search(ops, next, after, failed) {
-            return true;
+
+    fn with(mut self, op: usize) -> Done {
+        assert!(op - self.first < 128, "too many operations at once for the search");
+        self.behind |= 1 << (op - self.first);
+        while self.behind & 1 == 1 {
+            self.behind >>= 1;
+            self.first += 1;
         }
+        self
     }
-    failed.insert((done, value));
-    false
+}
+
+impl History {
+    fn is_explained(&self) -> bool {
+        let mut tried = HashSet::new();
+        let mut open = vec![(Done { first: 0, behind: 0, writes: 0 }, None)];
+        while let Some((done, value)) = open.pop() {
+            if done.first == self.ops.len() {
+                return true;
+            }
+            if tried.insert((done, value)) {
+                open.extend(self.next(done, value));
+            }
+        }
+        false
+    }
+
+    /// What may come next where `done` took effect and left `value`.
+    fn next(&self, done: Done, value: Option<u64>) -> Vec<(Done, Option<u64>)> {
+        // An operation may come next only if none that is open ended before it began.
+        let mut first_end = u64::MAX;
+        let mut open = Vec::new();
+        for op in (done.first..self.ops.len()).filter(|op| !done.has(*op)) {
+            if self.ops[op].began > first_end {
+                break;
+            }
+            first_end = first_end.min(self.ops[op].ended);
+            open.push(op);
+        }
+        open.retain(|op| self.ops[*op].began <= first_end);
+        let next_write = self.writes.get(done.writes).copied();
+        let written = |op: usize, new: u64| {
+            let mut after = done.with(op);
+            after.writes += 1;
+            (next_write == Some(op)).then_some((after, Some(new)))
+        };
+        let sees = |seen: Option<u64>| seen == value || self.appears(seen, done, value, first_end);
+        let effect = |op: &usize| match self.ops[*op].did {
+            Did::Write(new) => written(*op, new),
+            Did::Read(seen) => sees(seen).then(|| (done.with(*op), seen)),
+            Did::Swap { old, new } => sees(old).then(|| written(*op, new)).flatten(),
+        };
+        open.iter().rev().filter_map(effect).collect()
+    }
+
+    /// A write without an answer may take effect right before the first operation that sees it: nothing is lost by
+    /// letting it come no earlier.
+    fn appears(&self, seen: Option<u64>, done: Done, value: Option<u64>, first_end: u64) -> bool {
+        let Some(seen) = seen else { return false };
+        let Some((began, needs)) = self.unanswered.get(&seen) else { return false };
+        let fits = *began <= first_end && needs.is_none_or(|needs| needs == value);
+        fits && !self.observers.get(&seen).is_some_and(|ops| ops.iter().any(|op| done.has(*op)))
+    }
 }
 
 #[test]
 fn stale_reads_are_seen() {
-    let op = |began, ended, did| Op { began, ended: Some(ended), did };
+    let op = |began, ended, did| {
+        let place = match did {
+            Did::Write(new) | Did::Swap { new, .. } => new,
+            Did::Read(_) => 0,
+        };
+        Op { began, ended: Some((ended, place)), did }
+    };
+    let fails = |ops: &[Op]| std::panic::catch_unwind(|| check("history", ops)).is_err();
     check("fine", &[op(0, 5, Did::Write(1)), op(3, 9, Did::Read(None)), op(3, 9, Did::Read(Some(1)))]);
     let unknown = Op { began: 0, ended: None, did: Did::Write(1) };
     check("unknown", &[unknown, op(5, 6, Did::Read(None)), op(7, 8, Did::Read(Some(1)))]);
-    let stale = [op(0, 5, Did::Write(1)), op(6, 9, Did::Read(None))];
-    assert!(std::panic::catch_unwind(|| check("stale", &stale)).is_err());
-    let gone = [unknown, op(5, 6, Did::Read(Some(1))), op(7, 8, Did::Read(None))];
-    assert!(std::panic::catch_unwind(|| check("gone", &gone)).is_err());
-    let twice = [
+    assert!(fails(&[op(0, 5, Did::Write(1)), op(6, 9, Did::Read(None))]), "stale");
+    assert!(fails(&[unknown, op(5, 6, Did::Read(Some(1))), op(7, 8, Did::Read(None))]), "gone");
+    assert!(fails(&[op(0, 1, Did::Write(2)), op(2, 3, Did::Write(1))]), "against the order of the log");
+    let again =
+        [unknown, op(1, 2, Did::Read(Some(1))), op(3, 4, Did::Write(2)), op(5, 6, Did::Read(Some(1)))];
+    assert!(fails(&again), "twice");
+    let swaps = [
         op(0, 1, Did::Write(1)),
         op(2, 9, Did::Swap { old: Some(1), new: 2 }),
         op(2, 9, Did::Swap { old: Some(1), new: 3 }),
     ];
-    assert!(std::panic::catch_unwind(|| check("twice", &twice)).is_err());
+    assert!(fails(&swaps), "both won");
 }

@@ -208,8 +208,8 @@ pub struct ListRequest {
     pub prefix: String,
     /// Keys that share what follows the prefix up to and with the delimiter are rolled up.
     pub delimiter: Option<String>,
-    /// Only keys and common prefixes after this one (exclusive): a prefix that it is, or lies within, does not come
-    /// again.
+    /// Only keys and common prefixes after this one (exclusive). Where it is itself a rolled-up prefix, everything
+    /// below it is skipped.
     pub after: Option<String>,
     /// At most so many entries, objects and prefixes together.
     pub max_keys: usize,

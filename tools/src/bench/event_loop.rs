@@ -11,7 +11,7 @@ use super::workload::{Picker, Window};
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::fd::OwnedFd;
-use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType};
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
@@ -160,6 +160,9 @@ impl Thread<'_> {
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         let socket = TcpStream::from(rustix::net::socket_with(family, SocketType::STREAM, flags, None)?);
         socket.set_nodelay(true)?;
+        if let Some(name) = &self.given.endpoint.congestion {
+            rustix::net::sockopt::set_tcp_congestion(&socket, name)?;
+        }
         match rustix::net::connect(&socket, &address) {
             Ok(()) | Err(rustix::io::Errno::INPROGRESS) => {}
             Err(error) => return Err(error.into()),
@@ -230,6 +233,19 @@ impl Thread<'_> {
                 Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
                 Err(error) => return Err(error.kind().to_string()),
             }
+        }
+        if let Some(unread) = exchange.unread().filter(|_| self.given.endpoint.discard) {
+            let len = usize::try_from(unread).unwrap_or(usize::MAX).min(READ_BYTES_MAX);
+            // On TCP this flag means: take the bytes, and copy nothing.
+            return match rustix::net::recv(&*socket, &mut self.scratch[..len], RecvFlags::TRUNC) {
+                Ok((_, 0)) => Err("connection closed".to_owned()),
+                Ok((_, dropped)) => {
+                    exchange.skip(dropped as u64);
+                    Ok(dropped == READ_BYTES_MAX || to_the_end)
+                }
+                Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => Ok(false),
+                Err(error) => Err(io::Error::from(error).kind().to_string()),
+            };
         }
         let read = match socket.read(&mut self.scratch) {
             Ok(0) if exchange.reader.closed() => return Ok(true),

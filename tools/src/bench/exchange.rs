@@ -39,6 +39,10 @@ pub(crate) struct Endpoint {
     pub(crate) signing: Signing,
     /// Whether bodies are compared with what was put.
     pub(crate) verify: bool,
+    /// Whether bodies of GETs are dropped in the kernel.
+    pub(crate) discard: bool,
+    /// Of the client's sockets; the system's where there is none.
+    pub(crate) congestion: Option<String>,
 }
 
 /// Makes requests; of one thread.
@@ -208,6 +212,18 @@ impl Exchange {
         })
     }
 
+    /// Bytes of a good GET's body that are to come, and that nobody looks at.
+    pub(crate) fn unread(&self) -> Option<u64> {
+        let head = self.reader.head().filter(|head| is_success(head.status));
+        self.reader.body_left().filter(|_| head.is_some() && self.operation.action == Action::Get)
+    }
+
+    /// So much of the body has come and was dropped.
+    pub(crate) fn skip(&mut self, len: u64) {
+        self.reader.skip(len);
+        self.received += len;
+    }
+
     /// Judges a complete answer.
     pub(crate) fn verdict(&mut self, workload: &Workload, verify: bool) -> Verdict {
         let Some(head) = self.reader.head() else { unreachable!("the answer is complete") };
@@ -322,6 +338,8 @@ mod tests {
             region: "us-east-1".to_owned(),
             signing,
             verify: true,
+            discard: false,
+            congestion: None,
         }
     }
 

@@ -176,6 +176,14 @@ pub(crate) struct JobArgs {
     /// What of a request is signed
     #[arg(long, value_name = "WHAT", default_value = "head", help_heading = "Server")]
     sign: Signing,
+    /// Let the kernel drop the bodies of GETs where they arrive, instead of copying them to this process; leaves more of
+    /// the machine to the server
+    #[arg(long, value_name = "YES", num_args = 0..=1, require_equals = true, default_value = "no",
+          default_missing_value = "yes", value_parser = switch!(), help_heading = "Server")]
+    discard: bool,
+    /// TCP congestion control of the client's sockets (of the null server's, with --null-server) [default: the system's]
+    #[arg(long, value_name = "NAME", help_heading = "Server")]
+    pub(crate) congestion: Option<String>,
     /// A process of the server, to show its processor time, memory and disk traffic; may be repeated
     #[arg(long, value_name = "PID", help_heading = "Server")]
     server_pid: Vec<u32>,
@@ -413,8 +421,13 @@ impl JobArgs {
             (Target::Engine { .. }, _) | (_, Signing::None) => None,
             _ => Some(self.credentials(env)?),
         };
+        if self.discard && self.verify {
+            return Err(refuse("--discard or --verify, not both".to_owned()));
+        }
         let endpoint = super::exchange::Endpoint {
             authority,
+            discard: self.discard,
+            congestion: self.congestion,
             bucket: self.bucket,
             credentials,
             region: self.region,
@@ -551,6 +564,7 @@ mod tests {
             (&["--numjobs=300"], "--numjobs"),
             (&["--ops=5", "--runtime=1s"], "not both"),
             (&["--ops=0"], "at least 1"),
+            (&["--discard", "--verify"], "not both"),
             (&["--rw=put", "--range=4KiB"], "--range"),
             (&["--rw=mixed", "--objects=3", "--iodepth=4"], "each connection"),
             (&["--endpoint=https://localhost:1"], "not supported"),

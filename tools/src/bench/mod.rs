@@ -155,7 +155,9 @@ impl Cli {
         if let Some(address) = self.null_server {
             let listener = TcpListener::bind(address).map_err(BenchError::NullServer)?;
             let size = usize::try_from(self.args.size.most).unwrap_or(usize::MAX);
-            return null_server::serve(&listener, size).map(|()| true).map_err(BenchError::NullServer);
+            return null_server::serve(&listener, size, self.args.congestion.as_deref())
+                .map(|()| true)
+                .map_err(BenchError::NullServer);
         }
         let unix_seconds = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let jobs = self.jobs(raw, env, unix_seconds.as_micros() as u64)?;

@@ -30,8 +30,12 @@ struct Answers {
     delete: Vec<u8>,
 }
 
-/// Serves connections of `listener` until it fails.
-pub(crate) fn serve(listener: &TcpListener, object_bytes: usize) -> io::Result<()> {
+/// Serves connections of `listener` until it fails. `congestion` names the control of its sockets.
+pub(crate) fn serve(listener: &TcpListener, object_bytes: usize, congestion: Option<&str>) -> io::Result<()> {
+    if let Some(name) = congestion {
+        // What is accepted inherits it.
+        rustix::net::sockopt::set_tcp_congestion(listener, name)?;
+    }
     let head = format!(
         "HTTP/1.1 200 OK\r\ncontent-length: {object_bytes}\r\netag: \"00000000000000000000000000000000\"\r\n\r\n"
     );

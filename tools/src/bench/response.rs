@@ -77,6 +77,26 @@ impl ResponseReader {
         matches!(self.state, State::Done)
     }
 
+    /// Bytes to come of a body whose length the head has said.
+    pub(crate) fn body_left(&self) -> Option<u64> {
+        match self.state {
+            State::Body { left } => Some(left),
+            _ => None,
+        }
+    }
+
+    /// So much of such a body has come and was dropped.
+    pub(crate) fn skip(&mut self, len: u64) {
+        let State::Body { left } = &mut self.state else {
+            unreachable!("only a body of known length is skipped")
+        };
+        assert!(len <= *left);
+        *left -= len;
+        if *left == 0 {
+            self.state = State::Done;
+        }
+    }
+
     /// The peer has closed: whether that was the end of the body.
     pub(crate) fn closed(&mut self) -> bool {
         if matches!(self.state, State::UntilClose) {

@@ -341,6 +341,9 @@ fn large_bodies_go_and_come_whole_on_many_connections() {
         server.clean("--rw get --ops 50 --objects 12 --size 5000001-9MiB --iodepth 8 --prepare=no --verify");
     assert!(report["operations"]["get"]["bytes"].as_u64() > Some(50 * 5_000_000));
     server.clean("--rw get --ops 50 --objects 12 --size 5000001-9MiB --prepare=no --verify --range 1MiB");
+    let unread =
+        server.clean("--rw get --ops 50 --objects 12 --size 5000001-9MiB --iodepth 8 --prepare=no --discard");
+    assert_eq!(unread["operations"]["get"]["bytes"], report["operations"]["get"]["bytes"]);
 }
 
 #[test]
@@ -490,7 +493,7 @@ fn without_a_server_there_is_one_sentence() {
 fn the_null_server_answers_everything() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let server = Server { address: listener.local_addr().unwrap(), model: Server::start(Fault::None).model };
-    std::thread::spawn(move || null_server::serve(&listener, 1 << 20).unwrap());
+    std::thread::spawn(move || null_server::serve(&listener, 1 << 20, None).unwrap());
     for rw in ["put", "get", "head", "delete"] {
         let report =
             server.clean(&format!("--rw {rw} --ops 200 --size 1MiB --objects 200 --prepare=no --iodepth 4"));

@@ -6,7 +6,11 @@
 
 use crate::core::DiskCore;
 use crate::wal::flusher::add_segment;
+use crate::wal::segment;
 use std::rc::Rc;
+
+/// Reusable segments that stay when there are more than there need to be.
+const REUSABLE_SEGMENTS_KEPT: usize = 2;
 
 /// Looks around at intervals, and when called, until the disk is closed.
 pub(crate) async fn run(core: Rc<DiskCore>) {
@@ -21,6 +25,7 @@ pub(crate) async fn run(core: Rc<DiskCore>) {
         core.replicas.borrow().values().for_each(crate::ReplicaStore::compact);
         free_segments(&core);
         make_segment_ahead(&core).await;
+        remove_surplus_segments(&core).await;
     }
 }
 
@@ -38,9 +43,16 @@ fn fence_for_failed_index(core: &Rc<DiskCore>) {
 
 fn free_segments(core: &Rc<DiskCore>) {
     let needed_lsn = core.needed_lsn();
+    let unflushed_bytes: usize =
+        core.replicas.borrow().values().map(crate::ReplicaStore::unflushed_bytes).sum();
     let mut segments = core.segments.borrow_mut();
     segments.retire_before(needed_lsn);
-    let surplus = segments.live_count().saturating_sub(core.options.wal_segments_soft_max as usize);
+    core.wal.set_full(segments.live_count() >= core.options.wal_segments_max as usize);
+    // What nobody can flush (it is not committed yet) is logged again and again: at least half of the log must be free
+    // of it, or that would never end.
+    let unflushed_segments = unflushed_bytes.div_ceil(segments.segment_bytes() as usize);
+    let allowed = (core.options.wal_segments_soft_max as usize).max(2 * unflushed_segments + 2);
+    let surplus = segments.live_count().saturating_sub(allowed);
     let Some(until_lsn) = segments.end_of_oldest(surplus) else { return };
     drop(segments);
     let pinning: Vec<_> = {
@@ -52,6 +64,24 @@ fn free_segments(core: &Rc<DiskCore>) {
     }
     if core.chunks.needed_lsn().is_some_and(|lsn| lsn < until_lsn) {
         core.chunks.start_table_flush();
+    }
+}
+
+/// After a time of many segments, gives their space back.
+async fn remove_surplus_segments(core: &Rc<DiskCore>) {
+    let surplus = {
+        let mut segments = core.segments.borrow_mut();
+        let many = segments.count() > core.options.wal_segments_soft_max as usize + REUSABLE_SEGMENTS_KEPT;
+        if many && segments.reusable_count() > REUSABLE_SEGMENTS_KEPT {
+            segments.take_reusable()
+        } else {
+            None
+        }
+    };
+    let Some(surplus) = surplus else { return };
+    let dir = core.segments.borrow().dir().to_owned();
+    if let Err(error) = core.env.remove_file(&segment::path(&dir, surplus.slot)).await {
+        tracing::warn!(disk = %core.uuid, %error, "cannot remove a log segment");
     }
 }
 

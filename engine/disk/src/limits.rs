@@ -44,7 +44,7 @@ pub struct DiskOptions {
     pub wal_segments_initial: u32,
     /// Segments in use at which replicas and the chunk table that pin the oldest are flushed.
     pub wal_segments_soft_max: u32,
-    /// Most segments; beyond it appends wait.
+    /// Segments in use at which [`crate::Wal::room`] waits.
     pub wal_segments_max: u32,
     /// Bytes of closed and open batches at which [`crate::Wal::room`] waits.
     pub wal_queued_bytes_max: usize,

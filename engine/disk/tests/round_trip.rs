@@ -5,11 +5,13 @@
 mod rig;
 
 use buckets_disk::{ChunkReadError, Disk, DiskFormatError, DiskOpenError, FormatMode, HardState};
+use buckets_env::sim::{SimOptions, Simulation};
 use buckets_index::{Position, WriteBatch};
 use buckets_ring::format::BlockChecksum;
 use buckets_ring::id::GroupId;
 use bytes::Bytes;
 use rig::{Content, chunk, entry, holds, open, write};
+use std::time::Duration;
 
 const CONTENT: Content = Content { seed: 9, blocks: 150, block_bytes: 9000, last_block_bytes: 100 };
 
@@ -103,7 +105,10 @@ fn a_rewritten_chunk_takes_the_place_of_the_old_one() {
 
 #[test]
 fn units_of_a_chunk_being_read_are_not_given_away() {
-    let (_simulation, node) = rig::formatted(4);
+    // Reads take longer than everything else: the answer holds what is there at the end.
+    let mut options = SimOptions::default();
+    options.disk_latency.read = Duration::from_millis(50)..Duration::from_millis(60);
+    let (_simulation, node) = rig::formatted_with(Simulation::with_options(4, options), &rig::options());
     node.run(0, |env| async move {
         let disk = open(&env).await.disk;
         write(&disk, chunk(1, 0), &CONTENT, b"").await.unwrap();
@@ -112,10 +117,11 @@ fn units_of_a_chunk_being_read_are_not_given_away() {
         env.spawn(async move {
             let _ = told.send(reader.chunks().read(id, 0, CONTENT.blocks).await);
         });
-        env.yield_now().await;
+        env.sleep(Duration::from_millis(5)).await;
         disk.chunks().delete(id).await.unwrap();
-        for object in 2..6 {
-            write(&disk, chunk(object, 0), &Content { seed: object, ..CONTENT }, b"").await.unwrap();
+        for object in 2..40 {
+            let other = Content { seed: object, blocks: 20, ..CONTENT };
+            write(&disk, chunk(object, 0), &other, b"").await.unwrap();
         }
         let blocks = read.await.unwrap().unwrap();
         assert!(blocks.iter().zip(0..).all(|(block, number)| block.data() == CONTENT.block(number)));
@@ -133,7 +139,7 @@ fn abandoned_chunks_expire() {
         let data = rig::padded(&CONTENT.block(0));
         disk.chunks().append(chunk(1, 0), 0, data.clone(), 9000).await.unwrap();
         assert_eq!(disk.chunks().open_writers(), 1);
-        env.sleep(std::time::Duration::from_secs(10)).await;
+        env.sleep(Duration::from_secs(10)).await;
         assert_eq!(disk.chunks().open_writers(), 0);
         let refused = disk.chunks().append(chunk(1, 0), 1, data, 9000).await;
         assert_eq!(refused, Err(buckets_disk::ChunkWriteError::NotOpen));

@@ -1,12 +1,13 @@
 //! The Raft log of one replica in memory: everything that the index does not hold yet, and a bounded tail behind it.
 //!
-//! What must hold: entries are contiguous; each knows the last record of the write-ahead log that holds it, and these
-//! numbers grow with the index, so that the first unflushed entry tells how far back the write-ahead log is needed.
+//! What must hold: entries are contiguous; each knows the last record of the write-ahead log that holds it, so that the
+//! unflushed entries tell how far back the write-ahead log is needed. A record that takes the place of older ones does
+//! so only when it is durable.
 //!
 //! Pure: no I/O.
 
 use bytes::Bytes;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 
 /// One entry of a replica's log.
@@ -54,12 +55,14 @@ pub(crate) struct Log {
     truncated: (u64, u64),
     entries: VecDeque<Held>,
     bytes: usize,
+    /// Until the first record is durable, the second one is needed: the first took its place.
+    superseded: Vec<(u64, u64)>,
 }
 
 impl Log {
     /// Empty behind `truncated`.
     pub(crate) fn new(truncated: (u64, u64)) -> Log {
-        Log { truncated, entries: VecDeque::new(), bytes: 0 }
+        Log { truncated, entries: VecDeque::new(), bytes: 0, superseded: Vec::new() }
     }
 
     pub(crate) fn truncated(&self) -> (u64, u64) {
@@ -111,12 +114,27 @@ impl Log {
         assert!(self.fits(entries), "entries leave a gap or go behind the truncated position");
         let Some(first) = entries.first() else { return };
         let keep = (first.index - self.truncated.0 - 1) as usize;
+        self.supersede(keep..self.entries.len(), lsn);
         for removed in self.entries.drain(keep..) {
             self.bytes -= removed.entry.bytes();
         }
         for entry in entries {
             self.bytes += entry.bytes();
             self.entries.push_back(Held { entry: entry.clone(), lsn });
+        }
+    }
+
+    /// The record `lsn` holds `count` entries from `first` on again.
+    pub(crate) fn logged_again(&mut self, first: u64, count: usize, lsn: u64) {
+        let from = (first - self.truncated.0 - 1) as usize;
+        assert!(from + count <= self.entries.len(), "only what is here can be logged again");
+        self.supersede(from..from + count, lsn);
+        self.entries.range_mut(from..from + count).for_each(|held| held.lsn = lsn);
+    }
+
+    fn supersede(&mut self, range: Range<usize>, lsn: u64) {
+        if let Some(oldest) = self.entries.range(range).map(|held| held.lsn).min() {
+            self.superseded.push((lsn, oldest));
         }
     }
 
@@ -134,110 +152,120 @@ impl Log {
         }
     }
 
-    /// The record that holds the first entry after `flushed`: the write-ahead log is needed from there on.
-    pub(crate) fn needed_lsn(&self, flushed: u64) -> Option<u64> {
-        let first = flushed.max(self.truncated.0) + 1;
-        self.held(first).map(|held| held.lsn)
+    /// The first record that holds an entry after `flushed`: the write-ahead log is needed from there on. Records up to
+    /// `durable` are durable.
+    pub(crate) fn needed_lsn(&mut self, flushed: u64, durable: u64) -> Option<u64> {
+        self.superseded.retain(|(by, _)| *by > durable);
+        let superseded = self.superseded.iter().map(|(_, old)| *old);
+        self.unflushed(flushed).map(|held| held.lsn).chain(superseded).min()
+    }
+
+    fn unflushed(&self, flushed: u64) -> impl Iterator<Item = &Held> {
+        self.entries.iter().rev().take_while(move |held| held.entry.index > flushed)
     }
 
     /// Bytes of the entries after `flushed`.
     pub(crate) fn unflushed_bytes(&self, flushed: u64) -> usize {
-        self.entries
-            .iter()
-            .rev()
-            .take_while(|held| held.entry.index > flushed)
-            .map(|held| held.entry.bytes())
-            .sum()
+        self.unflushed(flushed).map(|held| held.entry.bytes()).sum()
+    }
+
+    /// The entries after `flushed` whose records are before `until`, in runs without gaps.
+    pub(crate) fn unflushed_before(&self, flushed: u64, until: u64) -> Vec<Vec<LogEntry>> {
+        let mut runs: Vec<Vec<LogEntry>> = Vec::new();
+        let first = flushed.max(self.truncated.0) + 1;
+        let from = (first - self.truncated.0 - 1) as usize;
+        for held in self.entries.iter().skip(from).filter(|held| held.lsn < until) {
+            match runs.last_mut() {
+                Some(run) if run.last().is_some_and(|last| last.index + 1 == held.entry.index) => {
+                    run.push(held.entry.clone());
+                }
+                _ => runs.push(vec![held.entry.clone()]),
+            }
+        }
+        runs
     }
 }
 
-/// A log as it comes back from the write-ahead log, of which the front is missing.
+/// A log as it comes back from the write-ahead log: what is left of it, in the order of its records.
 pub(crate) struct ReplayedLog {
-    /// Index before the first entry; its term may be unknown. `None`: nothing was seen.
-    base: Option<u64>,
-    entries: VecDeque<Held>,
+    entries: BTreeMap<u64, Held>,
 }
 
 impl ReplayedLog {
     pub(crate) fn new() -> ReplayedLog {
-        ReplayedLog { base: None, entries: VecDeque::new() }
+        ReplayedLog { entries: BTreeMap::new() }
     }
 
-    /// Forgets everything: the log starts after `index`.
-    pub(crate) fn reset(&mut self, index: u64) {
-        *self = ReplayedLog { base: Some(index), ..ReplayedLog::new() };
+    /// Forgets everything.
+    pub(crate) fn clear(&mut self) {
+        self.entries.clear();
     }
 
     /// The index was set to a snapshot at (`index`, `term`). What the log holds behind it stays where it continues
     /// the snapshot: it was acknowledged, and the next entries come behind it.
     pub(crate) fn restart_at(&mut self, index: u64, term: u64) {
-        let base = self.base.unwrap_or(0);
-        let continues = if index > base {
-            self.entries.get((index - base - 1) as usize).is_some_and(|held| held.entry.term == term)
-        } else {
+        let continues = match self.entries.first_key_value() {
             // The entry at the snapshot is gone. Terms only grow in a log, and whoever made an entry of the snapshot's
             // term or a later one had the snapshot's entry.
-            self.entries.front().is_some_and(|first| first.entry.term >= term)
+            Some((first, held)) if index < *first => held.entry.term >= term,
+            _ => self.entries.get(&index).is_some_and(|held| held.entry.term == term),
         };
         if !continues {
-            self.reset(index);
+            self.clear();
         }
     }
 
-    /// Entries as one record holds them.
+    /// Entries as one record holds them: what was behind them is gone.
     pub(crate) fn append(&mut self, entries: Vec<LogEntry>, lsn: u64) {
-        let Some(first) = entries.first().map(|entry| entry.index) else { return };
-        if !entries.windows(2).all(|pair| pair[1].index == pair[0].index + 1) || first == 0 {
-            return;
+        if let Some(first) = entries.first() {
+            self.entries.split_off(&first.index);
         }
-        let base = *self.base.get_or_insert(first - 1);
-        let end = base + 1 + self.entries.len() as u64;
-        if first <= base || first > end {
-            // Logged again from before the first record that is left; or, after damage, a gap: then what is left is
-            // behind it, and `finish` tells whether the index covers the gap.
-            self.entries.clear();
-            self.base = Some(first - 1);
-        } else {
-            self.entries.truncate((first - base - 1) as usize);
-        }
-        self.entries.extend(entries.into_iter().map(|entry| Held { entry, lsn }));
+        self.append_again(entries, lsn);
+    }
+
+    /// Entries that were in the log already, as one record holds them again: what is behind them stays.
+    pub(crate) fn append_again(&mut self, entries: Vec<LogEntry>, lsn: u64) {
+        self.entries.extend(entries.into_iter().map(|entry| (entry.index, Held { entry, lsn })));
     }
 
     /// Forgets all but some of the entries that the index holds.
     pub(crate) fn trim(&mut self, flushed: u64) {
-        while self.entries.len() > REPLAYED_TAIL_ENTRIES_MAX {
-            let Some(front) = self.entries.front().filter(|held| held.entry.index <= flushed) else { return };
-            self.base = Some(front.entry.index);
-            self.entries.pop_front();
+        while self.entries.len() > REPLAYED_TAIL_ENTRIES_MAX
+            && self.entries.first_key_value().is_some_and(|(first, _)| *first <= flushed)
+        {
+            self.entries.pop_first();
         }
     }
 
-    /// The log behind what the index holds. False: entries between the two are missing.
+    /// The log behind what the index holds, with what is left of a tail before that. False: entries between the two,
+    /// or between others, are missing.
     pub(crate) fn finish(mut self, flushed: (u64, u64)) -> (Log, bool) {
-        let fresh = Log::new(flushed);
-        let Some(base) = self.base else { return (fresh, true) };
-        let last = base + self.entries.len() as u64;
-        if last <= flushed.0 {
-            // A hole that the index covers does no harm.
-            return (fresh, true);
+        if self.entries.get(&flushed.0).is_some_and(|held| held.entry.term != flushed.1) {
+            // What the index holds was committed: these entries were never, and had just not been replaced yet.
+            return (Log::new(flushed), true);
         }
-        if base > flushed.0 {
-            return (fresh, false);
-        }
-        if base < flushed.0 {
-            let at = (flushed.0 - base - 1) as usize;
-            if self.entries[at].entry.term != flushed.1 {
-                // What the index holds was committed: these entries were never, and had just not been replaced yet.
-                return (fresh, true);
+        let behind = self.entries.split_off(&(flushed.0 + 1));
+        let mut log = Log::new(flushed);
+        for (index, held) in self.entries.into_iter().rev() {
+            if index + 1 != log.entries.front().map_or(flushed.0 + 1, |first| first.entry.index) {
+                break;
             }
-            let Some(front) = self.entries.pop_front() else { return (fresh, true) };
-            self.base = Some(front.entry.index);
-            let truncated = (front.entry.index, front.entry.term);
-            let bytes = self.entries.iter().map(|held| held.entry.bytes()).sum();
-            return (Log { truncated, entries: self.entries, bytes }, true);
+            log.bytes += held.entry.bytes();
+            log.entries.push_front(held);
         }
-        let bytes = self.entries.iter().map(|held| held.entry.bytes()).sum();
-        (Log { truncated: flushed, entries: self.entries, bytes }, true)
+        // The term before the first entry is not known: that entry becomes the truncated position.
+        if let Some(first) = log.entries.pop_front() {
+            log.bytes -= first.entry.bytes();
+            log.truncated = (first.entry.index, first.entry.term);
+        }
+        for (index, held) in behind {
+            if index != log.last().0 + 1 {
+                return (log, false);
+            }
+            log.bytes += held.entry.bytes();
+            log.entries.push_back(held);
+        }
+        (log, true)
     }
 }
 
@@ -260,11 +288,34 @@ mod tests {
         log.append(&entries(13..14, 2), 101);
         assert_eq!(terms(&log), [(11, 1), (12, 1), (13, 2)]);
         assert_eq!((log.term(10), log.term(13), log.term(14), log.term(9)), (Some(1), Some(2), None, None));
-        assert_eq!(
-            (log.needed_lsn(10), log.needed_lsn(12), log.needed_lsn(13)),
-            (Some(100), Some(101), None)
-        );
         assert!(!log.fits(&entries(15..16, 2)) && !log.fits(&entries(10..12, 2)));
+        let mut needed = |flushed, durable| log.needed_lsn(flushed, durable);
+        // What was replaced is needed until its replacement is durable.
+        assert_eq!((needed(12, 100), needed(12, 101)), (Some(100), Some(101)));
+        assert_eq!((needed(10, 101), needed(13, 101)), (Some(100), None));
+    }
+
+    #[test]
+    fn what_is_logged_again_is_needed_where_it_was_until_that_is_durable() {
+        let mut log = Log::new((0, 0));
+        log.append(&entries(1..5, 1), 10);
+        log.append(&entries(5..9, 1), 11);
+        assert_eq!(log.unflushed_before(1, 11), [entries(2..5, 1)]);
+        log.logged_again(2, 3, 20);
+        let mut needed = |flushed, durable| log.needed_lsn(flushed, durable);
+        assert_eq!((needed(0, 19), needed(0, 20)), (Some(10), Some(10)));
+        assert_eq!((needed(1, 20), needed(4, 20), needed(8, 20)), (Some(11), Some(11), None));
+        assert_eq!(log.unflushed_before(0, 20), [entries(1..2, 1), entries(5..9, 1)]);
+        assert_eq!(log.last(), (8, 1));
+
+        // The record with the first entries is gone: they come back in two records.
+        let mut replayed = ReplayedLog::new();
+        replayed.append(entries(5..9, 1), 11);
+        replayed.append_again(entries(1..3, 1), 20);
+        replayed.append_again(entries(3..5, 1), 21);
+        let (mut log, whole) = replayed.finish((0, 0));
+        assert!(whole);
+        assert_eq!((log.last(), log.needed_lsn(0, 30), log.needed_lsn(2, 30)), ((8, 1), Some(11), Some(11)));
     }
 
     #[test]
@@ -277,7 +328,6 @@ mod tests {
         assert_eq!(log.truncated(), (55, 1));
         log.compact(60, 0, 0);
         assert_eq!(log.truncated(), (60, 1));
-        assert_eq!(log.unflushed_bytes(60), 4000);
     }
 
     #[test]

@@ -140,6 +140,7 @@ impl ReplicaStore {
         );
         let mut state = State { hard_state, conf };
         let mut rest = entries;
+        // A crash may keep the first of several records only: then that is what was appended.
         loop {
             let (part, after) = rest.split_at(self.record_part(rest));
             let lsn = self.log_part(part, &state)?;
@@ -163,7 +164,7 @@ impl ReplicaStore {
 
     fn log_part(&self, entries: &[LogEntry], with: &State) -> Result<Lsn, DiskError> {
         let mut state = self.inner.state.borrow_mut();
-        let op = ReplicaOp::Append { state: with, entries };
+        let op = ReplicaOp::Append { state: with, entries, again: false };
         let lsn = self.inner.wal.append_replica(self.inner.group, state.chain, &op)?;
         state.chain = lsn.0;
         state.log.append(entries, lsn.0);
@@ -295,7 +296,14 @@ impl ReplicaStore {
     /// The first record of the write-ahead log that this replica needs.
     pub(crate) fn needed_lsn(&self) -> Option<u64> {
         let flushed = self.inner.index.flushed().index;
-        self.inner.state.borrow().log.needed_lsn(flushed)
+        let durable = self.inner.wal.durable_lsn().0;
+        self.inner.state.borrow_mut().log.needed_lsn(flushed, durable)
+    }
+
+    /// Bytes of entries that only the write-ahead log holds durably.
+    pub(crate) fn unflushed_bytes(&self) -> usize {
+        let flushed = self.inner.index.flushed().index;
+        self.inner.state.borrow().log.unflushed_bytes(flushed)
     }
 
     /// Drops what the index has taken over.
@@ -305,18 +313,19 @@ impl ReplicaStore {
         inner.state.borrow_mut().log.compact(flushed, inner.tail_bytes_max, inner.tail_entries_max);
     }
 
-    /// Makes this replica need nothing before today's end of the log: logs its few unflushed entries again, or flushes
-    /// its index and logs again what that left over. Returns at once where the index is flushed in the background.
+    /// Makes this replica need nothing before `until_lsn`: logs the unflushed entries before it again where they are
+    /// few, else flushes the index first. Returns at once where the index is flushed in the background.
     pub(crate) fn release_log(&self, relog_bytes_max: usize, until_lsn: u64) {
         let flushed = self.inner.index.flushed().index;
-        let (unflushed, flushing) = {
+        let (bytes, flushing) = {
             let state = self.inner.state.borrow();
-            (state.log.unflushed_bytes(flushed), state.flushing)
+            let runs = state.log.unflushed_before(flushed, until_lsn);
+            (runs.iter().flatten().map(LogEntry::bytes).sum::<usize>(), state.flushing)
         };
         if flushing {
             return;
         }
-        if unflushed <= relog_bytes_max {
+        if bytes <= relog_bytes_max {
             self.relog(until_lsn);
             return;
         }
@@ -335,17 +344,29 @@ impl ReplicaStore {
         });
     }
 
-    /// Logs the unflushed entries again where their records are older than `until_lsn`.
+    /// Logs the unflushed entries again whose records are before `until_lsn`.
     fn relog(&self, until_lsn: u64) {
         let flushed = self.inner.index.flushed().index;
-        if self.needed_lsn().is_none_or(|needed| needed >= until_lsn) {
-            return;
+        let runs = self.inner.state.borrow().log.unflushed_before(flushed, until_lsn);
+        add(&self.inner.counters.wal_relogs, u64::from(!runs.is_empty()));
+        for run in runs {
+            let mut rest = &run[..];
+            while !rest.is_empty() {
+                let (part, after) = rest.split_at(self.record_part(rest));
+                // A fenced disk frees nothing any more.
+                let Ok(()) = self.log_again(part) else { return };
+                rest = after;
+            }
         }
-        let first = flushed.max(self.truncated().0) + 1;
-        let entries = self.entries(first..u64::MAX, usize::MAX);
-        add(&self.inner.counters.wal_relogs, 1);
-        // A fenced disk frees nothing any more.
-        let _ = self.append(&entries, None, None);
+    }
+
+    fn log_again(&self, entries: &[LogEntry]) -> Result<(), DiskError> {
+        let mut state = self.inner.state.borrow_mut();
+        let op = ReplicaOp::Append { state: &State::default(), entries, again: true };
+        let lsn = self.inner.wal.append_replica(self.inner.group, state.chain, &op)?;
+        state.chain = lsn.0;
+        state.log.logged_again(entries[0].index, entries.len(), lsn.0);
+        Ok(())
     }
 }
 

@@ -66,7 +66,7 @@ impl ReplicaReplay {
             let lost = self.suspected.iter().any(|range| range.contains(&checkpoint.chain));
             // Where the index holds all entries, what may be lost is only state that stands in this checkpoint.
             if lost && checkpoint.last.0 <= self.flushed.0 {
-                self.log.reset(checkpoint.last.0);
+                self.log.clear();
             } else {
                 self.damaged |= lost;
             }
@@ -86,10 +86,16 @@ impl ReplicaReplay {
         self.suspected.clear();
         self.chain = lsn;
         match record {
-            ReplicaRecord::Append { state, entries } => {
+            ReplicaRecord::Append { state, entries, again } => {
                 self.take(&state);
-                self.known = entries.last().map_or(self.known, |last| last.index);
-                self.log.append(entries, lsn);
+                let last = entries.last().map_or(self.known, |last| last.index);
+                if again {
+                    self.known = self.known.max(last);
+                    self.log.append_again(entries, lsn);
+                } else {
+                    self.known = last;
+                    self.log.append(entries, lsn);
+                }
                 self.log.trim(self.flushed.0);
             }
             ReplicaRecord::Create => self.removed = false,
@@ -163,7 +169,7 @@ mod tests {
     fn append(index: u64, term: u64) -> ReplicaRecord {
         let entries = vec![LogEntry { term, index, kind: 0, data: Bytes::new() }];
         let hard_state = Some(HardState { term, vote: 1, commit: index });
-        ReplicaRecord::Append { state: State { hard_state, conf: None }, entries }
+        ReplicaRecord::Append { state: State { hard_state, conf: None }, entries, again: false }
     }
 
     fn checkpoint(chain: u64, last: u64) -> ReplicaCheckpoint {

@@ -137,12 +137,8 @@ async fn free_segment(core: &Rc<DiskCore>) -> io::Result<Segment> {
         if let Some(segment) = core.segments.borrow_mut().take_reusable() {
             return Ok(segment);
         }
-        // Retired segments become reusable with this very roll: one more than the limit cannot repeat itself.
-        let allowed = {
-            let segments = core.segments.borrow();
-            let max = core.options.wal_segments_max as usize + usize::from(segments.retired_count() > 0);
-            !segments.creating && segments.count() < max
-        };
+        // Over the limit clients wait, but the log itself goes on: what frees segments is written to it, too.
+        let allowed = !core.segments.borrow().creating;
         if allowed && add_segment(core).await {
             continue;
         }

@@ -74,6 +74,8 @@ struct Inner {
     close_bytes: usize,
     record_bytes_max: usize,
     queued_bytes_max: usize,
+    /// More segments are in use than there should be.
+    full: Cell<bool>,
 }
 
 /// Handle of a disk's log; clones share it.
@@ -113,6 +115,7 @@ impl Wal {
             close_bytes: BATCH_CLOSE_BYTES.min((segment_bytes / 8) as usize),
             record_bytes_max: RECORD_BYTES_MAX.min((segment_bytes / 2) as usize),
             queued_bytes_max,
+            full: Cell::new(false),
         };
         Wal { inner: Rc::new(inner) }
     }
@@ -148,14 +151,15 @@ impl Wal {
         queue.closed_bytes + queue.open.payload_bytes()
     }
 
-    /// Waits while more than the limit waits to be written. Whoever appends on behalf of a client calls this first.
+    /// Waits while more than the limit waits to be written, or more segments are in use than there should be. Whoever
+    /// appends on behalf of a client calls this first.
     pub async fn room(&self) -> Result<(), DiskError> {
         let inner = &self.inner;
         inner
             .room_wait
             .wait(0, || match inner.fence.check() {
                 Err(error) => Some(Err(error)),
-                Ok(()) => (self.queued_bytes() < inner.queued_bytes_max).then_some(Ok(())),
+                Ok(()) => self.has_room().then_some(Ok(())),
             })
             .await
     }
@@ -264,7 +268,19 @@ impl Wal {
     pub(crate) fn complete(&self, end_lsn: u64) {
         self.inner.durable.set(end_lsn - 1);
         self.inner.durable_wait.reach(end_lsn - 1);
-        if self.queued_bytes() < self.inner.queued_bytes_max {
+        if self.has_room() {
+            self.inner.room_wait.reach_all();
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        !self.inner.full.get() && self.queued_bytes() < self.inner.queued_bytes_max
+    }
+
+    /// Too many segments are in use, or not any more.
+    pub(crate) fn set_full(&self, full: bool) {
+        self.inner.full.set(full);
+        if self.has_room() {
             self.inner.room_wait.reach_all();
         }
     }

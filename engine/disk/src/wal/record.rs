@@ -7,7 +7,8 @@
 //! ```text
 //! v1, little-endian
 //! record          type u8 | zero 3 | body bytes u32 | body
-//!  1 append       group u32 | previous u64 | state | entries u32 | entry*
+//!  1 append       group u32 | previous u64 | state | entries u32 | entry*   what was behind them is gone
+//!  6 append again group u32 | previous u64 | state | entries u32 | entry*   what is behind them stays
 //!  2 create       group u32 | previous u64
 //!  3 reset        group u32 | previous u64 | index u64 | term u64 | state
 //!  4 remove       group u32 | previous u64
@@ -43,6 +44,7 @@ const CREATE: u8 = 2;
 const RESET: u8 = 3;
 const REMOVE: u8 = 4;
 const REPAIRED: u8 = 5;
+const APPEND_AGAIN: u8 = 6;
 const FINISH: u8 = 16;
 const CONFIRM: u8 = 17;
 const DELETE: u8 = 18;
@@ -69,7 +71,12 @@ pub(crate) struct Reset {
 
 /// A replica's record as it is written.
 pub(crate) enum ReplicaOp<'a> {
-    Append { state: &'a State, entries: &'a [LogEntry] },
+    /// `again`: entries that are in the log already.
+    Append {
+        state: &'a State,
+        entries: &'a [LogEntry],
+        again: bool,
+    },
     Create,
     Reset(&'a Reset),
     Remove,
@@ -86,7 +93,8 @@ pub(crate) enum ChunkOp<'a> {
 /// Encodes one record at the end of `out`.
 pub(crate) fn write_replica(out: &mut FieldBuf, group: GroupId, previous: u64, op: &ReplicaOp<'_>) {
     let kind = match op {
-        ReplicaOp::Append { .. } => APPEND,
+        ReplicaOp::Append { again: false, .. } => APPEND,
+        ReplicaOp::Append { again: true, .. } => APPEND_AGAIN,
         ReplicaOp::Create => CREATE,
         ReplicaOp::Reset(_) => RESET,
         ReplicaOp::Remove => REMOVE,
@@ -96,7 +104,7 @@ pub(crate) fn write_replica(out: &mut FieldBuf, group: GroupId, previous: u64, o
     out.u32(group.0);
     out.u64(previous);
     match op {
-        ReplicaOp::Append { state, entries } => {
+        ReplicaOp::Append { state, entries, .. } => {
             write_state(out, state);
             out.u32(entries.len() as u32);
             for entry in *entries {
@@ -200,7 +208,7 @@ pub(crate) enum Record {
 /// See [`ReplicaOp`].
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum ReplicaRecord {
-    Append { state: State, entries: Vec<LogEntry> },
+    Append { state: State, entries: Vec<LogEntry>, again: bool },
     Create,
     Reset(Reset),
     Remove,
@@ -246,7 +254,8 @@ fn read_record(kind: u8, body: &mut Fields<'_>) -> Option<Record> {
     let group = GroupId(body.u32()?);
     let previous = body.u64()?;
     let op = match kind {
-        APPEND => {
+        APPEND | APPEND_AGAIN => {
+            let again = kind == APPEND_AGAIN;
             let state = read_state(body)?;
             let count = body.u32()?;
             let mut entries = Vec::with_capacity(count.min(1024) as usize);
@@ -259,7 +268,7 @@ fn read_record(kind: u8, body: &mut Fields<'_>) -> Option<Record> {
                     data: Bytes::copy_from_slice(body.long_bytes()?),
                 });
             }
-            ReplicaRecord::Append { state, entries }
+            ReplicaRecord::Append { state, entries, again }
         }
         CREATE => ReplicaRecord::Create,
         RESET => ReplicaRecord::Reset(read_reset(body)?),
@@ -404,7 +413,12 @@ mod tests {
         let entries = vec![entry(10, 0), entry(11, 10_000)];
         let reset = Reset { index: 50, term: 4, state: state.clone() };
         write_replica(&mut out, group, 0, &ReplicaOp::Create);
-        write_replica(&mut out, group, 1, &ReplicaOp::Append { state: &state, entries: &entries });
+        write_replica(
+            &mut out,
+            group,
+            1,
+            &ReplicaOp::Append { state: &state, entries: &entries, again: false },
+        );
         write_replica(&mut out, group, 2, &ReplicaOp::Reset(&reset));
         write_chunk(&mut out, chunk(), 7, &ChunkOp::Finish { entry: &chunk_entry(), owner: b"who" });
         write_chunk(&mut out, chunk(), 8, &ChunkOp::Delete);
@@ -413,7 +427,11 @@ mod tests {
         let records = (used..16384).find_map(|end| read_records(&payload[..end], 5)).unwrap();
         assert_eq!(
             records[1],
-            Record::Replica { group, previous: 1, op: ReplicaRecord::Append { state, entries } }
+            Record::Replica {
+                group,
+                previous: 1,
+                op: ReplicaRecord::Append { state, entries, again: false }
+            }
         );
         assert_eq!(records[2], Record::Replica { group, previous: 2, op: ReplicaRecord::Reset(reset) });
         let op = ChunkRecord::Finish { entry: chunk_entry(), owner: Bytes::from_static(b"who") };
@@ -429,7 +447,7 @@ mod tests {
             &mut out,
             GroupId(1),
             0,
-            &ReplicaOp::Append { state: &state, entries: &[entry(1, 20)] },
+            &ReplicaOp::Append { state: &state, entries: &[entry(1, 20)], again: true },
         );
         write_chunk(&mut out, chunk(), 0, &ChunkOp::Finish { entry: &chunk_entry(), owner: b"" });
         let len = out.len();

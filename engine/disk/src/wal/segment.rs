@@ -80,10 +80,6 @@ impl Segments {
         self.live.len()
     }
 
-    pub(crate) fn retired_count(&self) -> usize {
-        self.retired.len()
-    }
-
     pub(crate) fn reusable_count(&self) -> usize {
         self.reusable.len()
     }

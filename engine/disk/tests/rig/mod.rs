@@ -37,9 +37,9 @@ pub(crate) fn format_json(kind: BlockChecksum) -> FormatJson {
     }
 }
 
-pub(crate) async fn format(env: &Env) {
+pub(crate) async fn format(env: &Env, options: &DiskOptions) {
     let json = format_json(BlockChecksum::Xxh3);
-    Disk::format(env, path(), &json, FormatMode::New, &options()).await.unwrap();
+    Disk::format(env, path(), &json, FormatMode::New, options).await.unwrap();
 }
 
 pub(crate) async fn open(env: &Env) -> OpenedDisk {
@@ -48,10 +48,15 @@ pub(crate) async fn open(env: &Env) -> OpenedDisk {
 
 /// A node with a formatted disk.
 pub(crate) fn formatted(seed: u64) -> (Simulation, SimNode) {
-    let simulation = Simulation::new(seed);
+    formatted_with(Simulation::new(seed), &options())
+}
+
+/// The same with other options.
+pub(crate) fn formatted_with(simulation: Simulation, options: &DiskOptions) -> (Simulation, SimNode) {
     let node = simulation.node("n");
     node.disk(PATH);
-    node.run(0, |env| async move { format(&env).await }).unwrap();
+    let options = options.clone();
+    node.run(0, |env| async move { format(&env, &options).await }).unwrap();
     (simulation, node)
 }
 

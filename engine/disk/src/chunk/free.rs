@@ -83,6 +83,13 @@ impl FreeMap {
         u64::from(extent.units) - self.change(extent, false)
     }
 
+    /// Takes every unit there is.
+    pub(crate) fn take_all(&mut self) {
+        for start in (0..self.units).step_by(PAGE_UNITS as usize) {
+            self.take(Extent { start, units: PAGE_UNITS });
+        }
+    }
+
     /// The settled use of `extent` changed: its pages must be stored again.
     pub(crate) fn mark_dirty(&mut self, extent: Extent) {
         if extent.units == 0 || extent.end() > self.units {

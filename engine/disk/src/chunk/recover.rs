@@ -4,7 +4,8 @@
 //! - A finish record counts only where its data is whole: those after the last header that vouches for their data are
 //!   read and verified, and forgotten where they are not (nobody was told).
 //! - The free map is what the rows use. Where that is in doubt (damage of the map, of the log, or units claimed twice)
-//!   it is built anew from all rows; of two chunks that claim a unit the newer one stays.
+//!   it is built anew from all rows; of two chunks that claim a unit the newer one stays. Where neither the map nor all
+//!   rows can be read, every unit there is stays in use: space is lost then, but nothing that can still be read.
 
 use super::entry::{
     Extent, chunk_key, chunk_of_pending_key, free_keys, page_of_free_key, pending_key, pending_keys,
@@ -56,7 +57,7 @@ pub(crate) async fn recover(
     replay: ChunkReplay,
 ) -> Result<Chunks, RecoverError> {
     let rows = FreeRows::load(&base.table).await;
-    let mut in_doubt = replay.lost || rows.is_none() || base.table_lost;
+    let mut map_known = rows.is_some() && !base.table_lost;
     let rows = rows.unwrap_or_default();
     let tail_units = replay.tail.iter().map(|tail| end_of(&tail.record)).max().unwrap_or(0);
     // A stored page says that its last units are there only if one of them is used: what rows use decides.
@@ -72,13 +73,14 @@ pub(crate) async fn recover(
     )
     .await?;
     for (page, value) in &rows.pages {
-        in_doubt |= !space.free.borrow_mut().load_row(*page, value);
+        map_known &= space.free.borrow_mut().load_row(*page, value);
     }
+    let in_doubt = replay.lost || !map_known;
     let chunks = base.into_chunks(space, replay.chain);
     chunks.load_pending().await;
     let (voided, conflicts) = chunks.apply_tail(replay.tail, replay.data_lsn).await;
     if in_doubt || conflicts {
-        chunks.rebuild_free_map().await;
+        chunks.rebuild_free_map(map_known).await;
     }
     let table = &chunks.inner.table;
     if replay.last_lsn > table.applied().index {
@@ -262,8 +264,9 @@ impl Chunks {
         taken_before > 0
     }
 
-    /// Builds the free map from the rows, and drops the older of chunks that claim the same units.
-    async fn rebuild_free_map(&self) {
+    /// Builds the free map from the rows, and drops the older of chunks that claim the same units. `map_known`: the map
+    /// holds at least what was in use.
+    async fn rebuild_free_map(&self, map_known: bool) {
         let inner = &self.inner;
         add(&inner.counters.free_map_rebuilds, 1);
         tracing::warn!(disk = %inner.uuid, "building the free map anew from the chunk table");
@@ -276,7 +279,11 @@ impl Chunks {
                 // Rows that cannot be read may use units: what was in use stays in use.
                 tracing::error!(%error, "the chunk table cannot be read as a whole");
                 add(&inner.counters.table_corruptions, 1);
-                inner.space.free.borrow_mut().mark_all_dirty();
+                let mut free = inner.space.free.borrow_mut();
+                if !map_known {
+                    free.take_all();
+                }
+                free.mark_all_dirty();
                 return;
             }
         };

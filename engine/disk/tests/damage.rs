@@ -6,7 +6,7 @@ mod rig;
 
 use buckets_disk::{ChunkId, ChunkReadError, Disk, DiskOpenError, HardState, LogEntry};
 use buckets_env::Env;
-use buckets_env::sim::{DiskFaults, SimNode, SimRng, sweep};
+use buckets_env::sim::{DiskFaults, SimNode, SimRng, sweep_and};
 use buckets_index::{Position, WriteBatch};
 use buckets_ring::id::GroupId;
 use rig::{Content, chunk, entry, holds, open, write};
@@ -21,6 +21,8 @@ const GROUPS: u32 = 3;
 #[derive(Default)]
 struct Model {
     logs: BTreeMap<u32, (Vec<LogEntry>, HardState)>,
+    /// Appended last, perhaps not acknowledged: what a fence interrupts may be there or not.
+    attempted: BTreeMap<u32, (Vec<LogEntry>, HardState)>,
     applied: BTreeMap<u32, u64>,
     /// Every content that a chunk ever had.
     chunks: BTreeMap<ChunkId, Content>,
@@ -39,13 +41,16 @@ async fn fill(env: &Env, disk: &Disk, model: &Shared, rng: &mut SimRng, rounds: 
             (next..next + 1 + rng.below(3)).map(|index| entry(index, 1, rng.below(3000) as usize)).collect();
         let hard_state = HardState { term: 1, vote: rng.below(5), commit: next - 1 };
         let lsn = replica.append(&entries, Some(hard_state), None).ok()?;
+        model.borrow_mut().attempted.insert(group, (entries.clone(), hard_state));
         disk.wal().durable(lsn).await.ok()?;
         let last = {
             let mut model = model.borrow_mut();
             let log = model.logs.entry(group).or_default();
             log.0.extend(entries);
             log.1 = hard_state;
-            log.0.len() as u64
+            let last = log.0.len() as u64;
+            model.attempted.remove(&group);
+            last
         };
         let applied = model.borrow().applied.get(&group).copied().unwrap_or(0);
         for index in applied + 1..=last {
@@ -100,15 +105,24 @@ async fn check(disk: &Disk, model: &Shared) -> usize {
             }
         }
     }
-    let logs = model.borrow().logs.clone();
-    for (group, (acked, hard_state)) in &logs {
-        let Some(replica) = disk.existing_replica(GroupId(*group)) else {
+    let (logs, attempted) = {
+        let model = model.borrow();
+        (model.logs.clone(), model.attempted.clone())
+    };
+    for (group, (mut acked, mut hard_state)) in logs {
+        let Some(replica) = disk.existing_replica(GroupId(group)) else {
             panic!("group {group} is forgotten")
         };
         if replica.damaged() {
             continue;
         }
         let (first, last) = (replica.first_index(), replica.last_index());
+        if last > acked.len() as u64
+            && let Some((entries, state)) = attempted.get(&group)
+        {
+            acked.extend(entries.iter().cloned());
+            hard_state = *state;
+        }
         assert_eq!(last, acked.len() as u64, "group {group} has lost entries without being damaged");
         assert!(replica.entries(first..last + 1, usize::MAX)[..] == acked[first as usize - 1..]);
         let found = replica.hard_state();
@@ -190,7 +204,7 @@ fn check_and_go_on(node: &SimNode, model: &Shared) {
 
 #[test]
 fn rot_anywhere_gives_errors_but_never_wrong_answers() {
-    sweep(0..50, |seed| {
+    sweep_and(0..50, &[224], |seed| {
         let (simulation, node) = rig::formatted(seed);
         let model: Shared = Rc::default();
         let mut rng = simulation.rng();
@@ -238,7 +252,7 @@ fn rot_anywhere_gives_errors_but_never_wrong_answers() {
 
 #[test]
 fn lost_misdirected_and_rotten_writes_give_errors_but_never_wrong_answers() {
-    sweep(0..50, |seed| {
+    sweep_and(0..50, &[307], |seed| {
         let (simulation, node) = rig::formatted(seed);
         let model: Shared = Rc::default();
         let mut rng = simulation.rng();

@@ -4,6 +4,7 @@
 //! then it is retired, not reusable. So the log named by the last durable checkpoint is always whole, even if
 //! the first write into the next segment is torn.
 
+use super::batch::batch_bytes;
 use buckets_env::{ALIGNMENT, AlignedBuf, Env, File, OpenMode, WriteMode};
 use std::collections::VecDeque;
 use std::io;
@@ -107,9 +108,10 @@ impl Segments {
         self.next_number = self.next_number.max(number.saturating_add(1));
     }
 
-    /// True where a batch of `bytes` fits behind the last one.
+    /// True where a batch of `bytes` fits behind the last one, and behind it the word that the next segment has begun.
     pub(crate) fn fits(&self, bytes: usize) -> bool {
-        !self.live.is_empty() && u64::from(self.page) * ALIGNMENT as u64 + bytes as u64 <= self.segment_bytes
+        let end = u64::from(self.page) * ALIGNMENT as u64 + bytes as u64 + batch_bytes(0) as u64;
+        !self.live.is_empty() && end <= self.segment_bytes
     }
 
     pub(crate) fn take_slot(&mut self) -> u32 {

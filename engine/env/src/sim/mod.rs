@@ -46,7 +46,7 @@ pub use net::{LinkOptions, NetworkOptions};
 pub use replay::assert_replays;
 pub use rng::SimRng;
 pub use stream::{SimListener, SimStream};
-pub use sweep::sweep;
+pub use sweep::{sweep, sweep_and};
 pub use world::{DiskLatency, SimOptions};
 
 use crate::{Env, Stream, WakeCore};

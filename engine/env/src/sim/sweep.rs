@@ -14,12 +14,19 @@ const PROGRESS_EVERY: Duration = Duration::from_secs(5);
 /// replay exactly that seed.
 ///
 /// `BUCKETS_SIM_SEED=N` runs seed N alone; `BUCKETS_SIM_SEEDS=N` runs N seeds from the start of the range.
-pub fn sweep(seeds: Range<u64>, mut test: impl FnMut(u64)) {
-    let seeds = chosen_seeds(seeds, variable(SEED_VARIABLE), variable(SEEDS_VARIABLE));
+pub fn sweep(seeds: Range<u64>, test: impl FnMut(u64)) {
+    sweep_and(seeds, &[], test);
+}
+
+/// [`sweep`], after the seeds `found` that have failed once.
+pub fn sweep_and(seeds: Range<u64>, found: &[u64], mut test: impl FnMut(u64)) {
+    let one = variable(SEED_VARIABLE);
+    let seeds = chosen_seeds(seeds, one, variable(SEEDS_VARIABLE));
+    let found = if one.is_none() { found } else { &[] };
     let name = std::thread::current().name().unwrap_or("TEST").to_owned();
-    let (first, end) = (seeds.start, seeds.end);
+    let count = found.len() as u64 + seeds.end - seeds.start;
     let mut told = Instant::now();
-    for seed in seeds {
+    for (done, seed) in (1..).zip(found.iter().copied().chain(seeds)) {
         if let Err(cause) = catch_unwind(AssertUnwindSafe(|| test(seed))) {
             let what = cause
                 .downcast_ref::<String>()
@@ -30,7 +37,7 @@ pub fn sweep(seeds: Range<u64>, mut test: impl FnMut(u64)) {
             resume_unwind(cause);
         }
         if told.elapsed() >= PROGRESS_EVERY {
-            eprintln!("{name}: {} of {} seeds", seed - first + 1, end - first);
+            eprintln!("{name}: {done} of {count} seeds");
             told += told.elapsed();
         }
     }

@@ -144,7 +144,12 @@ pub struct CoreSetup {
 
 /// Connects all cores with each other. One waker a core.
 pub fn connect(map: Arc<NodeMap>, wakers: Vec<Arc<dyn WakeCore>>, options: &NodeOptions) -> Vec<CoreSetup> {
-    let queues: Vec<_> = wakers.into_iter().map(|waker| core_queue(QUEUED_MESSAGES_MAX, waker)).collect();
+    let capacity = match options.disk_sizes {
+        DiskSizes::Full | DiskSizes::Dev => QUEUED_MESSAGES_MAX,
+        // A queue's memory is touched when it is made, and a simulation makes thousands.
+        DiskSizes::Tiny => 1024,
+    };
+    let queues: Vec<_> = wakers.into_iter().map(|waker| core_queue(capacity, waker)).collect();
     let cores: Vec<CoreSender<CoreMessage>> = queues.iter().map(|(sender, _)| sender.clone()).collect();
     let setups = queues.into_iter().enumerate().map(|(number, (_, messages))| CoreSetup {
         number,

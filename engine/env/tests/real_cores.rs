@@ -146,18 +146,22 @@ fn compute(duration: Duration) {
     }
 }
 
+/// A quiet machine needs 20 to 60 us; one whose processors are shared adds to that. Any design that polls needs
+/// milliseconds.
+const AT_ONCE: Duration = Duration::from_micros(500);
+
 #[test]
-fn an_idle_core_hears_another_within_100_us() {
+fn an_idle_core_hears_another_at_once() {
     let median = median_way(false);
     println!("median way to an idle core: {median:?}");
-    assert!(median < Duration::from_micros(100), "{median:?}");
+    assert!(median < AT_ONCE, "{median:?}");
 }
 
 #[test]
-fn a_busy_core_hears_another_within_100_us() {
+fn a_busy_core_hears_another_at_once() {
     let median = median_way(true);
     println!("median way to a busy core: {median:?}");
-    assert!(median < Duration::from_micros(100), "{median:?}");
+    assert!(median < AT_ONCE, "{median:?}");
 }
 
 #[test]

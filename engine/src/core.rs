@@ -156,7 +156,11 @@ impl Core {
 
     /// Asks the core that owns a disk.
     pub(crate) async fn ask_disk(self: &Rc<Self>, disk: DiskIndex, request: Request) -> Answer {
-        if !self.map.in_service(disk) {
+        let takes = match request {
+            Request::ChunkRead { .. } => self.map.is_readable(disk),
+            _ => self.map.in_service(disk),
+        };
+        if !takes {
             return Err(Refusal::DiskFailed);
         }
         self.ask(self.map.disk(disk).core, request).await
@@ -511,6 +515,14 @@ impl Core {
         mapped.set_state(state, reason);
         self.host.stop_disk(mapped.uuid);
         self.disks.borrow_mut().remove(&disk);
+    }
+
+    /// Keeps a disk for the reads of its chunks only; its replicas leave at once.
+    pub(crate) fn only_read(&self, disk: DiskIndex, reason: &str) {
+        let mapped = self.map.disk(disk);
+        tracing::error!(disk = %mapped.path.display(), reason, "disk is read-only, replace it");
+        mapped.set_state(DiskState::ReadOnly, reason);
+        self.host.stop_disk(mapped.uuid);
     }
 
     /// Sends without waiting.

@@ -26,8 +26,11 @@ pub enum DiskState {
     InService,
     /// Not there, refused, or could not be opened.
     Absent,
-    /// A write or flush failed (it is opened again after a while), or its metadata is damaged (it has to be replaced).
+    /// A write or flush failed; it is opened again after a while.
     Fenced,
+    /// Its metadata is damaged: its chunks are read, each verified, but nothing is written to it and its replicas take no
+    /// part. It has to be replaced.
+    ReadOnly,
 }
 
 /// One disk of the topology.
@@ -180,6 +183,11 @@ impl NodeMap {
         self.disk(index).state() == DiskState::InService
     }
 
+    /// Whether chunks are read from a disk.
+    pub fn is_readable(&self, index: DiskIndex) -> bool {
+        matches!(self.disk(index).state(), DiskState::InService | DiskState::ReadOnly)
+    }
+
     /// Whether the disk in a slot takes reads and writes.
     pub fn in_service_at(&self, set: u16, slot: u8) -> bool {
         self.disk_at(set, slot).is_some_and(|disk| self.in_service(disk))
@@ -249,7 +257,8 @@ impl MappedDisk {
             0 => DiskState::Starting,
             1 => DiskState::InService,
             2 => DiskState::Absent,
-            _ => DiskState::Fenced,
+            3 => DiskState::Fenced,
+            _ => DiskState::ReadOnly,
         }
     }
 

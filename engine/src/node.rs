@@ -334,12 +334,8 @@ async fn open_disk(core: &Rc<Core>, index: DiskIndex, index_cache: &BlockCache, 
     }
     match refused.is_empty() {
         true => mapped.set_state(DiskState::InService, ""),
-        // Its chunks may be whole, but what it knows of the metadata is not: it must not vote, and is replaced.
-        false => {
-            core.retire(index, DiskState::Fenced, &refused.join("; "));
-            let _ = disk.close().await;
-            return;
-        }
+        // Its chunks may be whole, but what it knows of the metadata is not: it must not vote.
+        false => return core.only_read(index, &refused.join("; ")),
     }
     core.env.spawn(adopt_pending(core.clone(), index, disk, opening));
 }
@@ -400,7 +396,7 @@ async fn watch_disks(core: Rc<Core>, index_cache: BlockCache) {
             let mapped = core.map.disk(index);
             let disk = core.disks.borrow().get(&index).cloned();
             match (mapped.state(), disk) {
-                (DiskState::InService, Some(disk)) => {
+                (DiskState::InService | DiskState::ReadOnly, Some(disk)) => {
                     if let Err(error) = Disk::identify(&core.env, &mapped.path).await {
                         core.retire(index, DiskState::Absent, &error.to_string());
                         let _ = disk.close().await;

@@ -31,7 +31,7 @@ impl Coding {
         self.k
     }
 
-    /// Parity chunks: the disks of a set that may fail without loss.
+    /// Parity chunks.
     pub const fn m(self) -> u8 {
         self.m
     }
@@ -62,6 +62,13 @@ impl Coding {
     /// Disks of a set that may be gone while writes go on.
     pub const fn write_failures_tolerated(self) -> u8 {
         let metadata = self.voters() - self.voter_majority();
+        if metadata < self.m { metadata } else { self.m }
+    }
+
+    /// Disks of a set that may be gone while everything stays readable: M, but where M > K no more than half of the
+    /// voters. What is acknowledged is on a majority of them, so with fewer left nobody knows whether it is all there.
+    pub const fn read_failures_tolerated(self) -> u8 {
+        let metadata = self.voters() / 2;
         if metadata < self.m { metadata } else { self.m }
     }
 
@@ -136,19 +143,19 @@ mod tests {
 
     #[test]
     fn quorums_follow_the_code() {
-        // (code, write quorum, voters, voter majority, failures tolerated for writes)
+        // (code, write quorum, voters, voter majority, failures tolerated for writes, for reads)
         let table = [
-            ("4+2", 4, 5, 3, 2),
-            ("2+2", 3, 4, 3, 1),
-            ("8+4", 8, 9, 5, 4),
-            ("16+4", 16, 9, 5, 4),
-            ("1+1", 2, 2, 2, 0),
-            ("1+2", 2, 3, 2, 1),
-            ("1+3", 3, 4, 3, 1),
-            ("2+1", 2, 3, 2, 1),
-            ("16+16", 17, 32, 17, 15),
+            ("4+2", 4, 5, 3, 2, 2),
+            ("2+2", 3, 4, 3, 1, 2),
+            ("8+4", 8, 9, 5, 4, 4),
+            ("16+4", 16, 9, 5, 4, 4),
+            ("1+1", 2, 2, 2, 0, 1),
+            ("1+2", 2, 3, 2, 1, 1),
+            ("1+3", 3, 4, 3, 1, 2),
+            ("2+1", 2, 3, 2, 1, 1),
+            ("16+16", 17, 32, 17, 15, 16),
         ];
-        for (text, quorum, voters, majority, tolerated) in table {
+        for (text, quorum, voters, majority, writes, reads) in table {
             let coding: Coding = text.parse().unwrap();
             assert_eq!(coding.to_string(), text);
             let derived = (
@@ -156,8 +163,9 @@ mod tests {
                 coding.voters(),
                 coding.voter_majority(),
                 coding.write_failures_tolerated(),
+                coding.read_failures_tolerated(),
             );
-            assert_eq!(derived, (quorum, voters, majority, tolerated), "{text}");
+            assert_eq!(derived, (quorum, voters, majority, writes, reads), "{text}");
         }
     }
 

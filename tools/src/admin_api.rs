@@ -72,8 +72,10 @@ pub struct SetInfo {
 pub enum DiskCondition {
     /// Takes part.
     Ok,
-    /// A write or flush failed: not used until it is replaced or the node restarts.
+    /// A write or flush failed: not used until it could be opened again.
     Fenced,
+    /// Its metadata is damaged: its chunks are read, nothing is written to it until it is replaced.
+    Damaged,
     /// Not found, not readable, or not formatted.
     Missing,
     /// Found, but not believed (damaged identity or metadata, foreign, swapped).
@@ -88,6 +90,7 @@ impl std::fmt::Display for DiskCondition {
         f.pad(match self {
             DiskCondition::Ok => "ok",
             DiskCondition::Fenced => "fenced",
+            DiskCondition::Damaged => "damaged",
             DiskCondition::Missing => "missing",
             DiskCondition::Refused => "refused",
             DiskCondition::Unknown => "unknown",

@@ -23,7 +23,7 @@ use std::io::IsTerminal;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::sync::{Arc, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Bodies up to so many bytes live beside their manifest.
 const INLINE_BYTES_MAX: usize = 16 << 10;
@@ -32,6 +32,10 @@ const DEV_CODING: Coding = match Coding::new(2, 2) {
     Some(coding) => coding,
     None => panic!("2+2 is a code"),
 };
+/// How long a start waits for its port. The kernel takes the rings of a killed process apart after the process has gone;
+/// until then its sockets listen.
+const FORMER_LIFE_MAX: Duration = Duration::from_secs(5);
+const FORMER_LIFE_LOOK: Duration = Duration::from_millis(5);
 /// How long requests in progress get to end at SIGTERM, unless the configuration says otherwise.
 const SHUTDOWN_DEFAULT: Duration = Duration::from_secs(30);
 
@@ -194,9 +198,18 @@ fn assembled(disks: &[Endpoint]) -> Result<Assembly, DaemonError> {
 }
 
 /// The address with a port that nobody listens on. Cores share the port among themselves, and so would two nodes by
-/// mistake: an exclusive bind tells.
+/// mistake: an exclusive bind tells, and waits until what listened in a former life of this process is gone.
 fn free_address(address: SocketAddr) -> Result<SocketAddr, DaemonError> {
-    let probe = TcpListener::bind(address).map_err(|error| {
+    let until = Instant::now() + FORMER_LIFE_MAX;
+    let bound = loop {
+        match TcpListener::bind(address) {
+            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse && Instant::now() < until => {
+                std::thread::sleep(FORMER_LIFE_LOOK);
+            }
+            bound => break bound,
+        }
+    };
+    let probe = bound.map_err(|error| {
         let advice = match error.kind() {
             std::io::ErrorKind::AddrInUse => "stop what listens there, or choose another port with --listen",
             std::io::ErrorKind::PermissionDenied => "choose a port above 1023, or grant CAP_NET_BIND_SERVICE",

@@ -15,17 +15,19 @@ use futures::future::LocalBoxFuture;
 use std::fmt::Write;
 
 /// Disk counters that count damage.
-const DISK_DAMAGE: [&str; 6] = [
+const DISK_DAMAGE: [&str; 7] = [
     "blocks_corrupt",
     "chunks_missing",
     "chunk_chain_breaks",
     "read_errors",
     "table_corruptions",
     "wal_damages",
+    "replicas_damaged",
 ];
 
 /// Those that count damage of logs and tables.
-const METADATA_DAMAGE: [&str; 3] = ["chunk_chain_breaks", "table_corruptions", "wal_damages"];
+const METADATA_DAMAGE: [&str; 4] =
+    ["chunk_chain_breaks", "table_corruptions", "wal_damages", "replicas_damaged"];
 
 /// The reporter of one core.
 #[derive(Clone)]
@@ -110,7 +112,7 @@ fn disk_info(disk: &DiskStatus) -> DiskInfo {
         reason: (!is_well).then(|| disk.reason.clone()).filter(|reason| !reason.is_empty()),
         total_bytes: disk.space.map(|space| space.total_bytes),
         free_bytes: disk.space.map(|space| space.free_bytes),
-        corruptions: is_well.then(|| disk_damage(disk)),
+        corruptions: (!disk.counters.is_empty()).then(|| disk_damage(disk)),
     }
 }
 
@@ -119,6 +121,7 @@ fn condition(state: DiskState) -> DiskCondition {
         DiskState::InService => DiskCondition::Ok,
         DiskState::Absent => DiskCondition::Missing,
         DiskState::Fenced => DiskCondition::Fenced,
+        DiskState::ReadOnly => DiskCondition::Damaged,
         DiskState::Starting => DiskCondition::Unknown,
     }
 }

@@ -76,7 +76,7 @@ impl SetHealth {
     pub fn of(coding: Coding, well: u8) -> SetHealth {
         assert!(well <= coding.n());
         let lost = coding.n() - well;
-        let failures_tolerated = coding.m().checked_sub(lost);
+        let failures_tolerated = coding.read_failures_tolerated().checked_sub(lost);
         let verdict = match failures_tolerated {
             _ if lost == 0 => Verdict::Safe,
             Some(more) if more > 0 => Verdict::Degraded,
@@ -105,6 +105,8 @@ mod tests {
             ("2+2", 3, Some(1), true, Verdict::Degraded),
             ("2+2", 2, Some(0), false, Verdict::AtRisk),
             ("1+1", 1, Some(0), false, Verdict::AtRisk),
+            ("1+2", 2, Some(0), true, Verdict::AtRisk),
+            ("1+2", 1, None, false, Verdict::AtRisk),
         ];
         for (coding, well, failures_tolerated, writable, verdict) in table {
             let health = SetHealth::of(coding.parse().unwrap(), well);

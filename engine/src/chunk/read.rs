@@ -322,7 +322,7 @@ impl PartReader {
         order
     }
 
-    /// Where a chunk is; `None` where it was not placed or its disk is out of service.
+    /// Where a chunk is; `None` where it was not placed or its disk cannot be read.
     fn disk(&self, number: u8) -> Option<DiskIndex> {
         let placement = &self.part.placement;
         if placement.missing & (1 << number) != 0 {
@@ -330,7 +330,7 @@ impl PartReader {
         }
         let place = *placement.disks.get(usize::from(number))?;
         let disk = self.core.map.disk_at(placement.set, place)?;
-        self.core.map.in_service(disk).then_some(disk)
+        self.core.map.is_readable(disk).then_some(disk)
     }
 
     fn chunk(&self, number: u8) -> ChunkName {

@@ -125,7 +125,7 @@ impl Store {
     async fn disk_status(&self, index: DiskIndex, counters: &CoreCounters) -> DiskStatus {
         let disk = self.core.map.disk(index);
         let space = match disk.state() {
-            DiskState::InService => self.core.env.disk_space(&disk.path).await.ok(),
+            DiskState::InService | DiskState::ReadOnly => self.core.env.disk_space(&disk.path).await.ok(),
             _ => None,
         };
         let own = counters.disks.iter().find(|(of, _)| *of == index);

@@ -87,14 +87,24 @@ pub(crate) fn authenticate<U>(
     let Some((user, secret)) = look_up(access_key) else {
         return Err(Code::InvalidAccessKeyId.with("AWSAccessKeyId", access_key));
     };
-    let text = string_to_sign(head, target, host_bucket, expires);
-    let Ok(mut hmac) = Hmac::<Sha1>::new_from_slice(secret.as_bytes()) else {
-        unreachable!("HMAC takes keys of every length")
-    };
-    hmac.update(&text);
-    let computed = hmac.finalize().into_bytes();
     let given = BASE64.decode(signature).unwrap_or_default();
-    if bool::from(computed.as_slice().ct_eq(&given)) {
+    let matches = |text: &[u8]| {
+        let Ok(mut hmac) = Hmac::<Sha1>::new_from_slice(secret.as_bytes()) else {
+            unreachable!("HMAC takes keys of every length")
+        };
+        hmac.update(text);
+        bool::from(hmac.finalize().into_bytes().as_slice().ct_eq(&given))
+    };
+    let path = raw_path(head.target());
+    let text = string_to_sign(head, target, host_bucket, path, expires);
+    if matches(&text) {
+        return Ok(user);
+    }
+    // A bucket alone is signed as `/bucket/` (botocore) and as it is sent, `/bucket`.
+    let is_bucket_alone = path.len() > 1 && !path[1..].contains(&b'/') && host_bucket.is_none();
+    if is_bucket_alone
+        && matches(&string_to_sign(head, target, None, &[path, b"/".as_slice()].concat(), expires))
+    {
         return Ok(user);
     }
     Err(Code::SignatureDoesNotMatch
@@ -103,7 +113,13 @@ pub(crate) fn authenticate<U>(
         .with("SignatureProvided", signature))
 }
 
-fn string_to_sign(head: &Head, target: &Target, host_bucket: Option<&str>, expires: &str) -> Vec<u8> {
+fn string_to_sign(
+    head: &Head,
+    target: &Target,
+    host_bucket: Option<&str>,
+    path: &[u8],
+    expires: &str,
+) -> Vec<u8> {
     let mut text = Vec::with_capacity(256);
     for line in [head.method_text().as_bytes(), header(head, "content-md5"), header(head, "content-type")] {
         text.extend_from_slice(line);
@@ -116,7 +132,7 @@ fn string_to_sign(head: &Head, target: &Target, host_bucket: Option<&str>, expir
         text.push(b'/');
         text.extend_from_slice(bucket.as_bytes());
     }
-    text.extend_from_slice(raw_path(head.target()));
+    text.extend_from_slice(path);
     parameters(target, &mut text);
     text
 }
@@ -229,6 +245,24 @@ mod tests {
         {
             assert_eq!(verify(&text, bucket, 1_175_139_000), Err(Code::AccessDenied));
         }
+    }
+
+    #[test]
+    fn a_bucket_alone_may_be_signed_with_a_slash() {
+        let url = |path: &str, signature: &str| {
+            format!(
+                "GET {path}?AWSAccessKeyId=AKIAIOSFODNN7EXAMPLE&Signature={signature}&Expires=1175139620&list-type=2 \
+                 HTTP/1.1\r\nHost: h\r\n\r\n"
+            )
+        };
+        let (bare, slash) = ("gCI5RgAsFOspFQaZlV%2BmldKHt7E%3D", "M8F1Z78Mjd%2BICpms%2FSvNuIvW7vs%3D");
+        for signature in [bare, slash] {
+            assert_eq!(verify(&url("/bucket", signature), None, 0), Ok(()));
+        }
+        assert_eq!(verify(&url("/bucket/", slash), None, 0), Ok(()));
+        assert_eq!(verify(&url("/bucket/", bare), None, 0), Err(Code::SignatureDoesNotMatch));
+        let key_with_slash = "b8qsLh1SuWtY4LAnnhCgvkRehwk%3D";
+        assert_eq!(verify(&url("/bucket/k", key_with_slash), None, 0), Err(Code::SignatureDoesNotMatch));
     }
 
     #[test]

@@ -173,8 +173,20 @@ impl Core {
     }
 
     /// Asks the leader of the root group.
-    pub(crate) async fn ask_root(self: &Rc<Self>, op: RootOp) -> Result<(), Refusal> {
-        self.find_leader(GroupId::ROOT, false, |_| Request::Root(op.clone())).await.map(drop)
+    pub(crate) async fn ask_root(self: &Rc<Self>, op: RootOp) -> Answer {
+        self.find_leader(GroupId::ROOT, false, |_| Request::Root(op.clone())).await
+    }
+
+    /// Begins an attempt to remove a bucket; ends one that is under way.
+    pub(crate) async fn begin_removal(
+        self: &Rc<Self>,
+        name: &str,
+        id: BucketId,
+    ) -> Result<Removal, ObjectError> {
+        match self.ask_root(RootOp::MarkDeleting { name: name.to_owned(), id }).await? {
+            Reply::Attempt(attempt) => Ok(Removal { name: name.to_owned(), id, attempt }),
+            _ => Err(ObjectError::Internal("an attempt was asked for".into())),
+        }
     }
 
     async fn find_leader(
@@ -466,33 +478,33 @@ impl Core {
     }
 
     /// Seals a bucket in every partition. Errors: `BucketNotEmpty`.
-    pub(crate) async fn seal_everywhere(self: &Rc<Self>, bucket: BucketId) -> Result<(), ObjectError> {
+    pub(crate) async fn seal_everywhere(self: &Rc<Self>, removal: &Removal) -> Result<(), ObjectError> {
         let groups = self.map.all_partitions();
-        let seals = groups.iter().map(|group| self.ask_group(*group, PartitionOp::Seal { bucket }));
+        let (bucket, attempt) = (removal.id, removal.attempt);
+        let seals = groups.iter().map(|group| self.ask_group(*group, PartitionOp::Seal { bucket, attempt }));
         let answers = join_all(seals).await;
         answers.into_iter().try_for_each(|answer| answer.map(drop)).map_err(ObjectError::from)
     }
 
     /// Takes a removal back: seals go first, so that a bucket that is open is open everywhere.
     pub(crate) async fn reopen_bucket(self: &Rc<Self>, removal: Removal) -> Result<(), ObjectError> {
-        let (groups, bucket) = (self.map.all_partitions(), removal.id);
-        let unseals = groups.iter().map(|group| self.ask_group(*group, PartitionOp::Unseal { bucket }));
+        let (groups, bucket, attempt) = (self.map.all_partitions(), removal.id, removal.attempt);
+        let unseals =
+            groups.iter().map(|group| self.ask_group(*group, PartitionOp::Unseal { bucket, attempt }));
         for answer in join_all(unseals).await {
             answer?;
         }
-        Ok(self.ask_root(RootOp::UnmarkDeleting(removal)).await?)
+        self.ask_root(RootOp::UnmarkDeleting(removal)).await?;
+        Ok(())
     }
 
     /// Takes back the removals that a crash cut short: their buckets are there again.
     pub(crate) async fn reopen_buckets(self: &Rc<Self>) {
         let root = self.root.borrow().clone();
         for record in root.buckets.values().filter(|record| record.deleting.is_some()) {
-            let (name, id) = (record.info.name.clone(), record.info.id);
-            let removal = Removal { name, id, attempt: self.env.random_u64() };
-            let mark = RootOp::MarkDeleting { removal: removal.clone(), take_over: true };
-            let reopened = match self.ask_root(mark).await {
-                Ok(()) => self.reopen_bucket(removal).await,
-                Err(refusal) => Err(refusal.into()),
+            let reopened = match self.begin_removal(&record.info.name, record.info.id).await {
+                Ok(removal) => self.reopen_bucket(removal).await,
+                Err(error) => Err(error),
             };
             if let Err(error) = reopened {
                 tracing::warn!(bucket = record.info.name, %error, "a removal that was cut short is still open");

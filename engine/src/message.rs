@@ -215,11 +215,15 @@ pub enum PartitionOp {
     Seal {
         /// The bucket.
         bucket: BucketId,
+        /// Of this attempt to remove it; refused where a later one has sealed it.
+        attempt: u64,
     },
-    /// Takes a seal back.
+    /// Takes a seal back, if it is of this attempt.
     Unseal {
         /// The bucket.
         bucket: BucketId,
+        /// The attempt.
+        attempt: u64,
     },
     /// Whether a record refers to this part.
     Refers {
@@ -279,12 +283,21 @@ pub enum RootOp {
         /// Unix milliseconds.
         created_unix_ms: u64,
     },
-    /// No new writes; the first step of a removal.
+    /// No new writes; the first step of a removal. Ends an attempt that is under way: whoever made it may be gone, or may
+    /// not know how it went. The answer is the number of the new one.
     MarkDeleting {
+        /// The bucket's name.
+        name: String,
+        /// It must still be this one.
+        id: BucketId,
+    },
+    /// Fails where this attempt is under way or has removed the bucket; done where it has ended otherwise, and so will never
+    /// go on.
+    CheckEnded {
         /// The bucket.
-        removal: Removal,
-        /// Ends another attempt that is under way (its node may be gone).
-        take_over: bool,
+        id: BucketId,
+        /// The attempt.
+        attempt: u64,
     },
     /// The removal was refused: the bucket stays.
     UnmarkDeleting(Removal),
@@ -306,7 +319,7 @@ pub struct Removal {
     pub name: String,
     /// It must still be this one.
     pub id: BucketId,
-    /// A random number: an attempt that was taken over changes nothing any more.
+    /// Its number. Later attempts have higher ones; an attempt that was taken over changes nothing any more.
     pub attempt: u64,
 }
 
@@ -324,6 +337,8 @@ pub struct Block {
 pub enum Reply {
     /// It is done (and durable, where the question says so).
     Done,
+    /// To `MarkDeleting`.
+    Attempt(u64),
     /// To `ChunkRead`.
     Blocks(Vec<Block>),
     /// To `Get`.

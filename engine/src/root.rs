@@ -42,6 +42,11 @@ pub(crate) async fn serve(core: &Rc<Core>, op: RootOp) -> Answer {
     let lead = core.lead(GroupId::ROOT)?;
     let applied = core.applied(GroupId::ROOT);
     let state = load(&lead.view, applied).await.map_err(|e| core.index_refusal(GroupId::ROOT, &e))?;
+    let reply = match op {
+        // Every attempt is an entry of the log, and its number is below that entry's index: they only go up.
+        RootOp::MarkDeleting { .. } => Reply::Attempt(next_attempt(&state)),
+        _ => Reply::Done,
+    };
     let batch = match change(&state, op) {
         Ok(batch) => batch,
         Err(error) => {
@@ -53,7 +58,11 @@ pub(crate) async fn serve(core: &Rc<Core>, op: RootOp) -> Answer {
     let position = core.propose(GroupId::ROOT, lead.term, batch).await?;
     let state = load(&lead.view, position.index).await.map_err(|e| core.index_refusal(GroupId::ROOT, &e))?;
     publish(core, Arc::new(state)).await?;
-    Ok(Reply::Done)
+    Ok(reply)
+}
+
+fn next_attempt(state: &RootState) -> u64 {
+    state.version + 1
 }
 
 /// Reads the state and hands it to every core; what a new root leader does first.
@@ -85,12 +94,12 @@ async fn publish(core: &Rc<Core>, state: Arc<RootState>) -> Result<(), Refusal> 
 /// The batch that an operation comes to, or why it cannot be.
 fn change(state: &RootState, op: RootOp) -> Result<WriteBatch, ObjectError> {
     let mut batch = WriteBatch::new();
-    let existing = |removal: &Removal| {
-        let record = state.buckets.get(&removal.name).filter(|record| record.info.id == removal.id);
+    let existing = |name: &str, id: BucketId| {
+        let record = state.buckets.get(name).filter(|record| record.info.id == id);
         record.ok_or(ObjectError::NoSuchBucket)
     };
     let under_removal = |removal: &Removal| {
-        let record = existing(removal)?;
+        let record = existing(&removal.name, removal.id)?;
         match record.deleting == Some(removal.attempt) {
             true => Ok(record),
             false => Err(ObjectError::OperationAborted),
@@ -106,13 +115,17 @@ fn change(state: &RootState, op: RootOp) -> Result<WriteBatch, ObjectError> {
             let info = BucketInfo { id, name: name.clone(), created_unix_ms, location };
             batch.put(rows::root_bucket(&name), encode_bucket(&BucketRecord { info, deleting: None }));
         }
-        RootOp::MarkDeleting { removal, take_over } => {
-            let record = existing(&removal)?;
-            if record.deleting.is_some() && !take_over {
-                return Err(ObjectError::OperationAborted);
+        RootOp::MarkDeleting { name, id } => {
+            let record = existing(&name, id)?;
+            let marked = BucketRecord { info: record.info.clone(), deleting: Some(next_attempt(state)) };
+            batch.put(rows::root_bucket(&name), encode_bucket(&marked));
+        }
+        RootOp::CheckEnded { id, attempt } => {
+            match state.buckets.values().find(|record| record.info.id == id) {
+                Some(record) if record.deleting != Some(attempt) => {}
+                Some(_) => return Err(ObjectError::OperationAborted),
+                None => return Err(ObjectError::NoSuchBucket),
             }
-            let marked = BucketRecord { info: record.info.clone(), deleting: Some(removal.attempt) };
-            batch.put(rows::root_bucket(&removal.name), encode_bucket(&marked));
         }
         RootOp::UnmarkDeleting(removal) => {
             let record = under_removal(&removal)?;

@@ -9,7 +9,7 @@
 //! 'u' bucket(16) escaped(key) upload(16)   -> UploadRecord        uploads in progress
 //! 'p' bucket(16) upload(16) number(2, BE)  -> PartRecord          their parts
 //! 'g' object(16)                           -> GarbageRecord       chunks to free
-//! 's' bucket(16)                           -> (empty)             sealed: the bucket is being removed
+//! 's' bucket(16)                           -> attempt             sealed: the bucket is being removed
 //! 'B' name                                 -> bucket record       root group
 //! 'U' access key                           -> user record         root group
 //! ```

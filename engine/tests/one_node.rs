@@ -13,7 +13,7 @@ use buckets_engine::object::api::{
     ObjectError, PutRequest, UploadPartRequest, User, WriteCondition,
 };
 use buckets_engine::object::store::Store;
-use buckets_env::sim::{SimNode, Simulation, sweep};
+use buckets_env::sim::{SimNode, Simulation, sweep, sweep_and};
 use buckets_ring::assembly::{FoundDisk, FoundFile, assemble};
 use buckets_ring::coding::Coding;
 use buckets_ring::format::{BlockChecksum, FormatJson};
@@ -205,9 +205,19 @@ async fn put(
     content: Content,
     condition: WriteCondition,
 ) -> Result<(), ObjectError> {
+    put_into(store, BUCKET, key, content, condition).await
+}
+
+async fn put_into(
+    store: &Store,
+    bucket: &str,
+    key: &str,
+    content: Content,
+    condition: WriteCondition,
+) -> Result<(), ObjectError> {
     let known = content.seed.is_multiple_of(2);
     let request = PutRequest {
-        bucket: BUCKET.into(),
+        bucket: bucket.into(),
         key: key.into(),
         headers: vec![("x-amz-meta-seed".into(), content.seed.to_string())],
         length: known.then_some(content.len),
@@ -552,6 +562,102 @@ fn with_three_disks_gone_nothing_is_guessed_and_all_is_there_when_they_are_back(
                 gone().for_each(|disk| disk.restore());
                 store.env().sleep(Duration::from_secs(10)).await;
                 check_all(store, model.clone()).await;
+            })
+            .unwrap();
+    });
+}
+
+/// Removals that are given up by their clients at any moment, tried again beside each other, and cut short by crashes.
+#[test]
+fn a_bucket_is_removed_with_nothing_in_it_or_stays_open() {
+    const BUCKETS: u64 = 4;
+    const KEYS: u64 = 12;
+    let small = |seed| Content { seed, len: 100 };
+    sweep_and(0..12, &[30], |seed| {
+        let simulation = Simulation::new(seed);
+        let node = simulation.node("a");
+        format(&simulation, &node);
+        let mut random = simulation.rng();
+        // Keys that were acknowledged, by bucket; buckets whose removal was.
+        let acked: Rc<RefCell<Vec<(String, String)>>> = Rc::default();
+        let removed: Rc<RefCell<Vec<String>>> = Rc::default();
+        let names: Vec<String> = (0..BUCKETS).map(|number| format!("bucket-{number}")).collect();
+        let cluster = start(&node);
+        cluster
+            .run(0, async |store| {
+                for name in &names {
+                    store.create_bucket(name, "").await.unwrap();
+                }
+            })
+            .unwrap();
+        if random.one_in(2) {
+            node.crash_at_io(1 + random.next_u64() % 200);
+        }
+        let ended = cluster.run(1, async |store| {
+            let mut tasks: Vec<futures::future::LocalBoxFuture<'_, ()>> = Vec::new();
+            for name in &names {
+                let (begins, count) = (random.next_u64() % 20_000, random.next_u64() % 3);
+                for number in 0..count {
+                    let (store, acked) = (&store, acked.clone());
+                    tasks.push(Box::pin(async move {
+                        store.env().sleep(Duration::from_micros(begins + number * 3000)).await;
+                        let key = format!("key-{number}");
+                        if put_into(store, name, &key, small(number), WriteCondition::Always).await.is_ok() {
+                            acked.borrow_mut().push((name.clone(), key));
+                        }
+                    }));
+                }
+                for _ in 0..2 {
+                    let (begins, patience) = (random.next_u64() % 20_000, random.next_u64() % 20_000);
+                    let (store, removed) = (&store, removed.clone());
+                    tasks.push(Box::pin(async move {
+                        store.env().sleep(Duration::from_micros(begins)).await;
+                        let removal = store.delete_bucket(name);
+                        let removal = store.env().timeout(Duration::from_micros(patience), removal).await;
+                        if matches!(removal, Some(Ok(()))) {
+                            removed.borrow_mut().push(name.clone());
+                        }
+                    }));
+                }
+            }
+            futures::future::join_all(tasks).await;
+        });
+        let cluster = if ended.is_ok() {
+            node.cancel_crash();
+            cluster
+        } else {
+            start(&node)
+        };
+        cluster
+            .run(0, async |store| {
+                for name in &names {
+                    let kept: Vec<String> = {
+                        let acked = acked.borrow();
+                        acked.iter().filter(|(of, _)| of == name).map(|(_, key)| key.clone()).collect()
+                    };
+                    // One that got stuck is open again after a while.
+                    let mut is_there = false;
+                    for _ in 0..150 {
+                        is_there = store.bucket(name).is_ok();
+                        if is_there {
+                            break;
+                        }
+                        store.env().sleep(Duration::from_secs(1)).await;
+                    }
+                    assert!(!is_there || !removed.borrow().contains(name), "{name} is back");
+                    assert!(is_there || kept.is_empty(), "{name} is gone, and {kept:?} with it");
+                    if !is_there {
+                        continue;
+                    }
+                    for number in 0..KEYS {
+                        let key = format!("after-{number}");
+                        put_into(&store, name, &key, small(number), WriteCondition::Always).await.unwrap();
+                        store.delete(name, &key, WriteCondition::Always).await.unwrap();
+                    }
+                    for key in &kept {
+                        store.delete(name, key, WriteCondition::Always).await.unwrap();
+                    }
+                }
             })
             .unwrap();
     });

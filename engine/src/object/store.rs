@@ -2,7 +2,7 @@
 
 use super::api::{BucketInfo, ObjectError, User, WriteCondition};
 use crate::core::Core;
-use crate::message::{PartitionOp, Refusal, Removal, Reply, RootOp};
+use crate::message::{PartitionOp, Refusal, Reply, RootOp};
 use buckets_ring::id::{BucketId, GroupId};
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -57,18 +57,18 @@ impl Store {
     /// its id and reports that it holds nothing; only then does the root group forget it. A PUT that was under way is
     /// either found by a partition (and the bucket stays) or refused.
     pub async fn delete_bucket(&self, name: &str) -> Result<(), ObjectError> {
-        let bucket = self.bucket(name)?;
-        let attempt = self.core.env.random_u64();
-        let removal = Removal { name: name.to_owned(), id: bucket.id, attempt };
-        let mark = RootOp::MarkDeleting { removal: removal.clone(), take_over: false };
-        self.core.ask_root(mark).await?;
-        match self.core.seal_everywhere(bucket.id).await {
-            Ok(()) => Ok(self.core.ask_root(RootOp::RemoveBucket(removal)).await?),
+        self.core.root_is_known()?;
+        // Also one that is being removed: a client that did not hear how its attempt ended tries again.
+        let known = self.core.root.borrow().buckets.get(name).map(|record| record.info.id);
+        let removal = self.core.begin_removal(name, known.ok_or(ObjectError::NoSuchBucket)?).await?;
+        match self.core.seal_everywhere(&removal).await {
+            Ok(()) => self.core.ask_root(RootOp::RemoveBucket(removal)).await.map(drop)?,
             Err(error) => {
                 self.core.reopen_bucket(removal).await?;
-                Err(error)
+                return Err(error);
             }
         }
+        Ok(())
     }
 
     /// Removes the current object. Removing what is not there is fine.
@@ -142,12 +142,14 @@ impl Store {
             created_unix_ms: self.core.env.unix_millis(),
             is_root: false,
         };
-        Ok(self.core.ask_root(RootOp::AddUser(user)).await?)
+        self.core.ask_root(RootOp::AddUser(user)).await.map(drop)?;
+        Ok(())
     }
 
     /// Removes a user. Errors: `Conflict` where there is none.
     pub async fn remove_user(&self, access_key: &str) -> Result<(), ObjectError> {
-        Ok(self.core.ask_root(RootOp::RemoveUser { access_key: access_key.to_owned() }).await?)
+        self.core.ask_root(RootOp::RemoveUser { access_key: access_key.to_owned() }).await.map(drop)?;
+        Ok(())
     }
 
     /// The id of a bucket that takes requests.

@@ -18,7 +18,7 @@ pub(crate) use latch::Latches;
 
 use crate::core::{Core, Lead};
 use crate::manifest::{ChunkOwner, GarbageRecord, Manifest, Part, PartRecord};
-use crate::message::{Answer, PartitionOp, Refusal, Reply};
+use crate::message::{Answer, PartitionOp, Refusal, Reply, RootOp};
 use crate::object::api::{ObjectError, WriteCondition};
 use crate::rows;
 use buckets_index::WriteBatch;
@@ -58,14 +58,8 @@ pub(crate) async fn serve(core: &Rc<Core>, group: GroupId, op: PartitionOp, salv
         PartitionOp::AbortUpload { bucket, key, upload } => {
             multipart::abort(core, group, bucket, &key, upload).await
         }
-        PartitionOp::Seal { bucket } => seal(core, group, bucket).await,
-        PartitionOp::Unseal { bucket } => {
-            let lead = core.lead(group)?;
-            let mut batch = WriteBatch::new();
-            batch.delete(rows::seal(bucket));
-            core.propose(group, lead.term, batch).await?;
-            Ok(Reply::Done)
-        }
+        PartitionOp::Seal { bucket, attempt } => seal(core, group, bucket, attempt).await,
+        PartitionOp::Unseal { bucket, attempt } => unseal(core, group, bucket, attempt).await,
         PartitionOp::Discard { garbage } => discard(core, group, &garbage).await,
     }
 }
@@ -199,11 +193,15 @@ async fn discard(core: &Rc<Core>, group: GroupId, garbage: &GarbageRecord) -> An
 }
 
 /// Refuses new writes to the bucket, waits for those under way, and then looks whether anything is left.
-async fn seal(core: &Rc<Core>, group: GroupId, bucket: BucketId) -> Answer {
+async fn seal(core: &Rc<Core>, group: GroupId, bucket: BucketId, attempt: u64) -> Answer {
+    let _one_at_a_time = core.latches.lock(group, rows::seal(bucket)).await;
     let lead = core.lead(group)?;
     let _closed = core.latches.close_bucket(group, bucket).await;
+    if sealed_by(core, &lead, group, bucket).await?.is_some_and(|later| later > attempt) {
+        return Err(ObjectError::OperationAborted.into());
+    }
     let mut batch = WriteBatch::new();
-    batch.put(rows::seal(bucket), Bytes::new());
+    batch.put(rows::seal(bucket), Bytes::copy_from_slice(&attempt.to_le_bytes()));
     core.propose(group, lead.term, batch).await?;
     for kind in [b'o', b'u'] {
         let start = rows::bucket_start(kind, bucket);
@@ -214,6 +212,29 @@ async fn seal(core: &Rc<Core>, group: GroupId, bucket: BucketId) -> Answer {
         }
     }
     Ok(Reply::Done)
+}
+
+async fn unseal(core: &Rc<Core>, group: GroupId, bucket: BucketId, attempt: u64) -> Answer {
+    let _one_at_a_time = core.latches.lock(group, rows::seal(bucket)).await;
+    let lead = core.lead(group)?;
+    if sealed_by(core, &lead, group, bucket).await? == Some(attempt) {
+        let mut batch = WriteBatch::new();
+        batch.delete(rows::seal(bucket));
+        core.propose(group, lead.term, batch).await?;
+    }
+    Ok(Reply::Done)
+}
+
+/// The attempt to remove the bucket that has sealed it.
+async fn sealed_by(
+    core: &Rc<Core>,
+    lead: &Lead,
+    group: GroupId,
+    bucket: BucketId,
+) -> Result<Option<u64>, Refusal> {
+    let row = lead.view.get(&rows::seal(bucket)).await.map_err(|e| core.index_refusal(group, &e))?;
+    let attempt = |row: Bytes| row[..].try_into().map(u64::from_le_bytes);
+    row.map(attempt).transpose().map_err(|_| ObjectError::Internal("a seal is damaged".into()).into())
 }
 
 async fn refers(core: &Rc<Core>, group: GroupId, owner: &ChunkOwner, object: ObjectId) -> Answer {
@@ -239,7 +260,8 @@ async fn refers(core: &Rc<Core>, group: GroupId, owner: &ChunkOwner, object: Obj
     Ok(Reply::Refers(false))
 }
 
-/// A write may go on: the bucket is not sealed, and will not be while the guard lives.
+/// A write may go on: the bucket is not sealed, and will not be while the guard lives. A seal of an attempt that has
+/// ended (it may have come late) is taken away.
 pub(crate) async fn open_bucket(
     core: &Rc<Core>,
     lead: &Lead,
@@ -247,8 +269,12 @@ pub(crate) async fn open_bucket(
     bucket: BucketId,
 ) -> Result<latch::OpenBucket, Refusal> {
     let open = core.latches.open_bucket(group, bucket).ok_or(ObjectError::OperationAborted)?;
-    let sealed = lead.view.get(&rows::seal(bucket)).await.map_err(|e| core.index_refusal(group, &e))?;
-    match sealed {
+    let Some(attempt) = sealed_by(core, lead, group, bucket).await? else { return Ok(open) };
+    drop(open);
+    core.ask_root(RootOp::CheckEnded { id: bucket, attempt }).await?;
+    unseal(core, group, bucket, attempt).await?;
+    let open = core.latches.open_bucket(group, bucket).ok_or(ObjectError::OperationAborted)?;
+    match sealed_by(core, lead, group, bucket).await? {
         None => Ok(open),
         Some(_) => Err(ObjectError::OperationAborted.into()),
     }

@@ -17,6 +17,12 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU8, Ordering};
 
+/// Bodies up to so many bytes live beside their manifest, unless something else is chosen.
+pub const INLINE_BYTES_DEFAULT: usize = 16 << 10;
+/// The most that may be chosen, in bytes: such a body is one row of the index.
+pub const INLINE_BYTES_MAX: usize = 1 << 20;
+const _: () = assert!(INLINE_BYTES_MAX < buckets_index::VALUE_BYTES_MAX);
+
 /// Whether a disk takes part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DiskState {

@@ -5,6 +5,7 @@
 
 use crate::credentials::{self, CREDENTIALS_FILE, CredentialsSection};
 use crate::size::ByteSize;
+use buckets_engine::map::{INLINE_BYTES_DEFAULT, INLINE_BYTES_MAX};
 use buckets_ring::Endpoint;
 use buckets_ring::endpoint::{self, EndpointError};
 use serde::Deserialize;
@@ -108,6 +109,8 @@ pub struct LimitsSection {
     pub requests_per_core_max: Option<u32>,
     /// Most bytes of bodies in memory on one core; over it 503 `SlowDown`.
     pub body_bytes_per_core_max: Option<ByteSize>,
+    /// Bodies up to so many bytes live beside their manifest; longer ones are cut into chunks.
+    pub inline_bytes_max: Option<ByteSize>,
     /// Seconds that requests in progress get to end at SIGTERM.
     pub shutdown_seconds_max: Option<u32>,
 }
@@ -133,6 +136,8 @@ pub struct NodeConfig {
     pub credentials: CredentialsSection,
     /// Where credentials are kept that are neither in the environment nor in the section.
     pub credentials_file: PathBuf,
+    /// Bodies up to so many bytes live beside their manifest.
+    pub inline_bytes_max: usize,
     /// The limits that are set.
     pub limits: LimitsSection,
     /// Make and format the disks if they are not there.
@@ -180,6 +185,9 @@ pub enum ConfigError {
     /// Not a number of cores.
     #[error("cores: {0} is not a number from 1 to {CORES_MAX}")]
     Cores(usize),
+    /// Too long for a row.
+    #[error("limits.inline_bytes_max: {0} is more than {max}", max = ByteSize(INLINE_BYTES_MAX as u64))]
+    Inline(ByteSize),
     /// Not a region.
     #[error("region: `{0}` is not a name of letters, digits and `-`")]
     Region(String),
@@ -224,6 +232,11 @@ impl NodeArgs {
         if region.is_empty() || !region.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
             return Err(ConfigError::Region(region));
         }
+        let inline = file.limits.inline_bytes_max.unwrap_or(ByteSize(INLINE_BYTES_DEFAULT as u64));
+        let inline_bytes_max = usize::try_from(inline.0).unwrap_or(usize::MAX);
+        if inline_bytes_max > INLINE_BYTES_MAX {
+            return Err(ConfigError::Inline(inline));
+        }
         let credentials_file = match (&file.credentials.file, &dev) {
             (Some(path), _) => path.clone(),
             (None, Some(directory)) => directory.join(CREDENTIALS_FILE),
@@ -239,6 +252,7 @@ impl NodeArgs {
             log_level: self.log_level.or(file.log.level).unwrap_or_else(|| "info".to_owned()),
             credentials: file.credentials,
             credentials_file,
+            inline_bytes_max,
             limits: file.limits,
             dev: dev.is_some(),
         })
@@ -321,6 +335,7 @@ mod tests {
         [limits]
         connections_per_core_max = 500
         body_bytes_per_core_max = 1048576
+        inline_bytes_max = "4KiB"
     "#;
 
     #[test]
@@ -335,6 +350,7 @@ mod tests {
         assert_eq!(config.log_format, LogFormat::Json);
         assert_eq!(config.credentials_file, Path::new("/etc/buckets/root.toml"));
         assert_eq!(config.limits.connections_per_core_max, Some(500));
+        assert_eq!(config.inline_bytes_max, 4096);
         assert_eq!(config.limits.body_bytes_per_core_max, Some(ByteSize(1 << 20)));
     }
 
@@ -397,6 +413,7 @@ mod tests {
             ("disks = [\"/d\", \"/d/\"]", "twice"),
             ("disks = [\"http://n1:9000/d\"]", "URL"),
             ("disks = [\"/d{1..4}\"]", "pattern"),
+            ("disks = [\"/d\"]\n[limits]\ninline_bytes_max = \"1025KiB\"", "inline_bytes_max"),
             ("disks = [\"/d\"]\n[log]\nformat = \"xml\"", "format"),
         ] {
             assert!(refused(text).contains(named), "{text}: {}", refused(text));

@@ -25,8 +25,6 @@ use std::path::Path;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
-/// Bodies up to so many bytes live beside their manifest.
-const INLINE_BYTES_MAX: usize = 16 << 10;
 /// What `--dev` formats its four directories with.
 const DEV_CODING: Coding = match Coding::new(2, 2) {
     Some(coding) => coding,
@@ -111,7 +109,7 @@ pub fn run(args: NodeArgs) -> Result<(), DaemonError> {
         credentials::find_or_generate(environment, &config.credentials, &config.credentials_file)?;
 
     let cores = config.cores.unwrap_or_else(|| real::usable_cpus().len().max(1));
-    let map = Arc::new(NodeMap::new(&assembly, cores, INLINE_BYTES_MAX).ok_or(DaemonError::NoSets)?);
+    let map = Arc::new(NodeMap::new(&assembly, cores, config.inline_bytes_max).ok_or(DaemonError::NoSets)?);
     let options = NodeOptions {
         cache_bytes: usize::try_from(config.cache_bytes).unwrap_or(usize::MAX),
         root_user: User {

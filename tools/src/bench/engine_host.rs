@@ -9,7 +9,7 @@ use super::measure::{Account, Live, Tally, Verdict};
 use super::workload::{ABSENT, Action, Operation, Picker, Window, Workload};
 use crate::format::{self, FormatDisksError, FormatRequest};
 use crate::local_disks::{self, DiskLock, LockError};
-use buckets_engine::map::NodeMap;
+use buckets_engine::map::{INLINE_BYTES_DEFAULT, NodeMap};
 use buckets_engine::node::{self, CoreSetup, DiskSizes, NodeOptions};
 use buckets_engine::object::api::{
     BodyError, BodySource, ListEntry, ListRequest, ObjectError, PutRequest, User, WriteCondition,
@@ -27,9 +27,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
-
-/// As `bucketsd` has it.
-const INLINE_BYTES_MAX: usize = 16 << 10;
 const CODING: Coding = match Coding::new(2, 2) {
     Some(coding) => coding,
     None => panic!("2+2 is a code"),
@@ -105,7 +102,7 @@ impl EngineHost {
         let assembly = assemble(&disks.iter().map(local_disks::identify).collect::<Vec<_>>())?;
         let locks = assembly.members.iter().map(|member| DiskLock::acquire(&member.endpoint));
         let locks = locks.collect::<Result<Vec<_>, _>>()?;
-        let map = NodeMap::new(&assembly, cores, INLINE_BYTES_MAX);
+        let map = NodeMap::new(&assembly, cores, INLINE_BYTES_DEFAULT);
         let map = Arc::new(map.ok_or_else(|| EngineError::NoSets(dir.clone()))?);
         let root_user = User {
             access_key: "root".to_owned(),

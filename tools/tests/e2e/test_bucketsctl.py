@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 
 import pytest
 
@@ -148,7 +149,16 @@ def test_topology_show_of_nothing(place):
 # info
 
 
+def opened(node):
+    """A node is ready when enough of its disks are open; what it says of all of them counts when the others are, too."""
+    deadline = time.monotonic() + 10
+    while any(disk["condition"] == "unknown" for group in node.info()["sets"] for disk in group["disks"]):
+        assert time.monotonic() < deadline, node.info()
+        time.sleep(0.05)
+
+
 def test_info_says_safe_degraded_at_risk(node):
+    opened(node)
     done = node.control("info")
     assert done.returncode == OK and done.stdout.splitlines()[0].startswith("safe: all 4 disks ok, 2 more"), done
     info = node.info()
@@ -160,6 +170,7 @@ def test_info_says_safe_degraded_at_risk(node):
         node.terminate()
         damage.take_away(node.disks[lost])
         node.start()
+        opened(node)
         done = node.control("info")
         assert done.returncode == status and done.stdout.splitlines()[0].startswith(word), done
         assert node.info()["sets"][0]["failuresTolerated"] == tolerated

@@ -515,6 +515,17 @@ impl State {
             }
             self.uring.completion().disable_eventfd();
             self.enter_for_answers();
+            if self.uring.completion().is_empty() {
+                // The kernel adds an answer, then says so in the ring's flags: where the core took the answer in
+                // between, the flag stays until the next one and means nothing. Looked at once more with signals on,
+                // for an answer that came while they were off.
+                self.uring.completion().enable_eventfd();
+                std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
+                self.enter_for_answers();
+                if self.uring.completion().is_empty() {
+                    return;
+                }
+            }
         }
     }
 
@@ -748,3 +759,58 @@ fn flush_by(device: u64) -> FlushBy {
 /// One I/O is at most this long: larger ones hold up others behind them and have hung old kernels.
 pub(super) const PIECE_BYTES_MAX: usize = 1 << 20;
 const _: () = assert!(PIECE_BYTES_MAX.is_multiple_of(ALIGNMENT));
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    /// `IORING_SQ_TASKRUN` and `IORING_SQ_CQ_OVERFLOW` of io_uring's ABI.
+    const HELD_BACK: [u32; 2] = [1 << 2, 1 << 1];
+
+    /// Where `flags` lies in the submission ring's memory: `sq_off.flags` of `struct io_uring_params`.
+    fn offset_of_flags() -> usize {
+        let mut params = [0_u32; 30];
+        // SAFETY: 120 bytes, the size of `struct io_uring_params`, that the kernel fills in.
+        let descriptor = unsafe { libc::syscall(libc::SYS_io_uring_setup, 8, params.as_mut_ptr()) };
+        assert!(descriptor >= 0, "{}", io::Error::last_os_error());
+        // SAFETY: a fresh descriptor that nobody else knows.
+        drop(unsafe { OwnedFd::from_raw_fd(descriptor as i32) });
+        params[14] as usize
+    }
+
+    /// Sets flags of the ring as the kernel does, in the memory shared with it.
+    fn set_flag(ring: &DiskRing, flag: u32) {
+        let offset = offset_of_flags();
+        let descriptor = ring.state.borrow().uring.as_raw_fd();
+        // SAFETY: the kernel's memory of the ring, mapped once more (at IORING_OFF_SQ_RING, 0); one aligned word of
+        // it is changed atomically, and the mapping ends before anybody else could see it.
+        unsafe {
+            let protection = libc::PROT_READ | libc::PROT_WRITE;
+            let flags = libc::MAP_SHARED | libc::MAP_POPULATE;
+            let memory = libc::mmap(std::ptr::null_mut(), 4096, protection, flags, descriptor, 0);
+            assert!(memory != libc::MAP_FAILED, "{}", io::Error::last_os_error());
+            let word = memory.cast::<u8>().add(offset).cast::<std::sync::atomic::AtomicU32>();
+            (*word).fetch_or(flag, std::sync::atomic::Ordering::SeqCst);
+            libc::munmap(memory, 4096);
+        }
+    }
+
+    #[test]
+    fn a_flag_that_the_kernel_left_behind_does_not_hold_the_core() {
+        for flag in HELD_BACK {
+            let (report, ended) = std::sync::mpsc::channel();
+            std::thread::spawn(move || {
+                let completions = crate::real::kernel::eventfd().unwrap();
+                let ring = DiskRing::new(&completions).unwrap();
+                set_flag(&ring, flag);
+                assert!(ring.state.borrow_mut().has_answers(), "the flag is where the ring looks");
+                ring.reap();
+                ring.submit_and_reap();
+                report.send(()).unwrap();
+            });
+            ended.recv_timeout(Duration::from_secs(20)).expect("the ring gives the core back");
+        }
+    }
+}

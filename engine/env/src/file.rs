@@ -28,7 +28,7 @@ pub enum WriteMode {
 /// An open file; clones share it. Closed when the last clone is dropped.
 #[derive(Clone)]
 pub enum File {
-    /// On the real disk ring.
+    /// On the real ring.
     Real(real::RealFile),
     /// In the simulator.
     #[cfg(feature = "sim")]

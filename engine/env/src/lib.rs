@@ -45,7 +45,7 @@ impl Instant {
 /// The outside world as one core sees it. Cheap to clone; `!Send`.
 #[derive(Clone)]
 pub enum Env {
-    /// glommio executor, io_uring disk ring, TCP.
+    /// glommio executor, a ring of our own for disks and sockets.
     Real(real::RealEnv),
     /// Seeded simulation.
     #[cfg(feature = "sim")]

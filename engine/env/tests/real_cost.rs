@@ -1,6 +1,6 @@
-//! What one operation of the real environment costs, beside the same work on glommio's own files.
+//! What one operation of the real environment costs.
 //!
-//! The tables in docs/measurements.md come from
+//! The tables in benches/README.md come from
 //! `cargo test --release -p buckets-env --test real_cost -- --ignored --nocapture --test-threads=1`.
 //! The same code runs tiny with every test run, so that it does not rot.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
@@ -10,12 +10,10 @@ mod support;
 use buckets_env::real::CoreWaker;
 use buckets_env::{ALIGNMENT, AlignedBuf, Env, OpenMode, WriteMode, core_queue};
 use futures::future::join_all;
-use glommio::io::{DmaFile, OpenOptions};
 use std::cell::RefCell;
 use std::future::Future;
 use std::io::{Read, Write};
-use std::path::{Path, PathBuf};
-use std::rc::Rc;
+use std::path::PathBuf;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 use support::{on_core, start};
@@ -119,34 +117,6 @@ async fn disk_rows(env: Env, directory: PathBuf, effort: Effort) {
         })
         .await;
     }
-    // glommio's own way on the same file system. An existing, written file: see the module head of `real`.
-    let file = Rc::new(glommio_file(&path).await);
-    for depth in [1, 32] {
-        let file = &file;
-        row("glommio: 4 KiB write, then fdatasync", depth, effort, async |number| {
-            let page = file.alloc_dma_buffer(4096);
-            file.write_at(page, place(number, 4096)).await.unwrap();
-            file.fdatasync().await.unwrap();
-        })
-        .await;
-        row("glommio: 4 KiB write, unflushed", depth, effort, async |number| {
-            let page = file.alloc_dma_buffer(4096);
-            file.write_at(page, place(number, 4096)).await.unwrap();
-        })
-        .await;
-        row("glommio: 4 KiB read", depth, effort, async |number| {
-            file.read_at_aligned(place(number, 4096), 4096).await.unwrap();
-        })
-        .await;
-        row("glommio: 128 KiB read", depth, effort, async |number| {
-            file.read_at_aligned(place(number, 128 << 10), 128 << 10).await.unwrap();
-        })
-        .await;
-    }
-}
-
-async fn glommio_file(path: &Path) -> DmaFile {
-    OpenOptions::new().read(true).write(true).dma_open(path).await.unwrap()
 }
 
 fn core_rows(effort: Effort) {
@@ -267,7 +237,6 @@ fn all_rows(effort: Effort) {
 }
 
 #[test]
-#[ignore = "glommio's own files, which it compares with, abort now and then beside other rings"]
 fn the_measurements_run() {
     all_rows(TINY);
 }

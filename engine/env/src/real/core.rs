@@ -1,47 +1,46 @@
-//! One core: a named, pinned thread with one glommio executor, its disk ring and its wake-ups.
+//! One core: a named, pinned thread with one glommio executor, the ring of the core, its timers and its wake-ups.
 //!
 //! What must hold:
 //! - A panic on a core ends the process: half a node must not go on.
-//! - The executor is never parked for good while a task is runnable. glommio can park in that state: its
-//!   `run_task_queues` says "nothing ran" when the preempt timer has expired before the first task, which takes no
-//!   more than another thread getting the CPU at the wrong moment, and the timers that were due are used up by
-//!   then. So [`TICKERS`] tick in turns, one of them is always armed, and ends such a sleep after [`TICK`]; where
-//!   all were used up, the `watchdog` kicks the core from outside.
-//! - [`PREEMPT_TIMER`] is therefore long enough to be rare. What it is for, looking at sockets, timers and disks
-//!   while tasks compute, does not wait for it: a task that has used up its [`SLICE`] passes through the reactor
-//!   at its next yield ([`Core::yield_now`]).
+//! - The core's tasks are glommio's. One of them, [`drive`], never rests: it comes up behind all that are runnable,
+//!   and fires timers, answers other cores, and hands operations to the ring. Where no other task has run since it
+//!   came up last, none is runnable, and it sleeps in the ring until an answer, a timer or another core ends that.
+//!   A task that is woken by another thread in any other way than a [`CoreWaker`] is not seen before.
+//! - glommio's own reactor, whose every turn costs three system calls, therefore turns only when its preempt timer
+//!   fires ([`PREEMPT_TIMER`]). It can park then although tasks are runnable: its `run_task_queues` says "nothing
+//!   ran" when that timer has expired before the first task. The `watchdog` ends such a sleep from outside.
 //! - glommio's own reading of the CPU topology is not used: it knows neither affinity nor cgroups and panics on
 //!   some machines. The thread is pinned here, within the process's affinity, before the executor is made.
 
-use super::ring::DiskRing;
-use super::{CoreWaker, RealEnv, kernel, watchdog};
+use super::ring::Ring;
+use super::timers::Timers;
+use super::{CoreWaker, RealEnv, watchdog};
 use crate::Env;
-use futures::FutureExt;
-use futures::future::LocalBoxFuture;
-use glommio::channels::shared_channel::{self, SharedSender};
-use glommio::io::BufferedFile;
-use glommio::{LocalExecutorBuilder, Placement};
+use glommio::{LocalExecutorBuilder, Placement, Task};
 use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::io;
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::{Arc, mpsc};
 use std::task::Poll;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-const PREEMPT_TIMER: Duration = Duration::from_millis(10);
-const TICK: Duration = Duration::from_millis(5);
-const TICKERS: u32 = 4;
-/// Tasks that have run this long since the last turn of the reactor let it turn at the next yield.
+const PREEMPT_TIMER: Duration = Duration::from_secs(1);
+/// Tasks that have run this long since the core last looked at its ring let it look at their next yield.
 const SLICE: Duration = Duration::from_micros(200);
+/// While there are tasks to run, the ring is looked at no more often than this: each look may be a system call.
+const LOOK_EVERY: Duration = Duration::from_micros(50);
+/// The longest sleep: the watchdog sees from it that the core lives.
+const SLEEP_MAX: Duration = Duration::from_millis(200);
 /// How long the end of a core waits for the answers of its disks.
 const DRAIN_LIMIT: Duration = Duration::from_secs(10);
 /// glommio's registered I/O memory. None of its disk I/O is used; this is the least it takes (bytes).
 const GLOMMIO_IO_MEMORY_BYTES: usize = 64 << 10;
 /// Submission entries of each of glommio's three rings.
-const GLOMMIO_RING_ENTRIES: usize = 256;
+const GLOMMIO_RING_ENTRIES: usize = 128;
 
 /// How a core is run.
 #[derive(Clone, Debug)]
@@ -135,12 +134,11 @@ fn run_here<M, F>(
         .ring_depth(GLOMMIO_RING_ENTRIES)
         .make();
     let made = executor.map_err(io::Error::from).and_then(|executor| {
-        let completions = kernel::eventfd()?;
-        let ring = DiskRing::new(&completions)?;
-        Ok((executor, ring, completions))
+        let ring = Ring::new(waker.bell()?)?;
+        Ok((executor, ring))
     });
     // The receiver waits for this one message; it is gone only if its thread is.
-    let (executor, ring, completions) = match made {
+    let (executor, ring) = match made {
         Ok(made) => {
             let _ = report.send(Ok(()));
             made
@@ -152,76 +150,113 @@ fn run_here<M, F>(
     };
     let core = Rc::new(Core {
         ring,
+        timers: Timers::default(),
         waker: waker.clone(),
-        slice_start: Cell::new(Instant::now()),
+        tasks_polled: Rc::new(Cell::new(0)),
+        last_look: Cell::new(Instant::now()),
         random: RefCell::new(Vec::new()),
-        turn: Turn::new(),
     });
     executor.run(async move {
-        let doorbell = core.waker.clone();
-        spawn(async move { doorbell.answer_for_ever().await });
-        let ring = core.ring.clone();
-        spawn(async move {
-            loop {
-                ring.submit_requested().await;
-                ring.submit_and_reap();
-            }
+        let over = Rc::new(Cell::new(None));
+        let (end, env) = (over.clone(), Env::Real(RealEnv::new(core.clone())));
+        let main = main(env);
+        core.spawn(async move {
+            main.await;
+            end.set(Some(Instant::now()));
         });
-        let ring = core.ring.clone();
-        let completions = kernel::into_glommio_file(completions);
-        spawn(reap_for_ever(ring, completions));
-        for ticker in 0..TICKERS {
-            spawn(tick_for_ever(core.clone(), ticker));
-        }
-        main(Env::Real(RealEnv::new(core.clone()))).await;
-        core.waker.retire();
-        let start = Instant::now();
-        while core.ring.is_busy() && start.elapsed() < DRAIN_LIMIT {
-            glommio::timer::sleep(Duration::from_millis(1)).await;
-            core.ring.submit_and_reap();
-        }
+        let waker = core.waker.clone();
+        let kicked = waker.clone();
+        drop(run_in_queue(async move { kicked.be_kicked().await }).detach());
+        run_in_queue(drive(core, over)).await;
+        waker.retire();
     });
 }
 
-async fn tick_for_ever(core: Rc<Core>, ticker: u32) {
-    glommio::timer::sleep(TICK * ticker).await;
+/// See the module's head. Ends some time after `over` is set, when the disks have given their answers.
+async fn drive(core: Rc<Core>, over: Rc<Cell<Option<Instant>>>) {
+    let mut polled_before = u64::MAX;
     loop {
         core.waker.tick();
         core.look_at_doorbell();
-        core.ring.reap();
-        glommio::timer::sleep(TICK * TICKERS).await;
-    }
-}
-
-async fn reap_for_ever(ring: Rc<DiskRing>, completions: BufferedFile) {
-    loop {
-        if let Err(error) = completions.read_at(0, 8).await {
-            panic!("the disk ring's eventfd cannot be read: {error}");
+        core.timers.fire();
+        if let Some(since) = over.get()
+            && (!core.ring.is_busy() || since.elapsed() > DRAIN_LIMIT)
+        {
+            return;
         }
-        ring.reap();
+        let polled = core.tasks_polled.get();
+        if polled != polled_before {
+            polled_before = polled;
+            let now = Instant::now();
+            if now.duration_since(core.last_look.get()) >= LOOK_EVERY {
+                core.last_look.set(now);
+                core.ring.pass();
+            }
+        } else {
+            let limit = core.timers.next().min(SLEEP_MAX);
+            if core.waker.fall_asleep() {
+                core.ring.wait(limit);
+                core.waker.wake_up();
+            }
+            core.last_look.set(Instant::now());
+            // Who was woken has not run yet.
+            polled_before = u64::MAX;
+        }
+        give_way().await;
     }
 }
 
-/// Runs a task of this core. It starts in a later turn: glommio's `spawn_local` would run it at once, inside its
-/// caller, who may hold a borrow.
-pub(super) fn spawn(task: impl Future<Output = ()> + 'static) {
+/// Comes up again behind every task that is runnable now.
+async fn give_way() {
+    let mut given = false;
+    std::future::poll_fn(|cx| {
+        if given {
+            return Poll::Ready(());
+        }
+        given = true;
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
+/// Runs a task behind those that are runnable: glommio's `spawn_local` would run it at once, inside its caller, who
+/// may hold a borrow.
+fn run_in_queue(task: impl Future<Output = ()> + 'static) -> Task<()> {
     match glommio::spawn_local_into(task, glommio::TaskQueueHandle::default()) {
-        Ok(task) => drop(task.detach()),
+        Ok(task) => task,
         Err(error) => unreachable!("the default task queue always exists: {error}"),
     }
 }
 
 /// What the parts of one core share.
 pub(super) struct Core {
-    pub(super) ring: Rc<DiskRing>,
+    pub(super) ring: Rc<Ring>,
+    pub(super) timers: Timers,
     waker: Arc<CoreWaker>,
-    slice_start: Cell<Instant>,
-    turn: Turn,
+    /// How often tasks were polled so far.
+    tasks_polled: Rc<Cell<u64>>,
+    /// When the ring was looked at.
+    last_look: Cell<Instant>,
     /// Unused random numbers from the operating system.
     pub(super) random: RefCell<Vec<u64>>,
 }
 
 impl Core {
+    /// Runs a task of this core, from a later turn on.
+    pub(super) fn spawn(&self, task: impl Future<Output = ()> + 'static) {
+        let polled = self.tasks_polled.clone();
+        let task = run_in_queue(async move {
+            let mut task = pin!(task);
+            std::future::poll_fn(|cx| {
+                polled.set(polled.get().wrapping_add(1));
+                task.as_mut().poll(cx)
+            })
+            .await;
+        });
+        drop(task.detach());
+    }
+
     /// Hands messages of other cores to their receivers if there are any. Called wherever a task passes through
     /// here anyway: a busy core then hears other cores without a system call.
     pub(super) fn look_at_doorbell(&self) -> bool {
@@ -230,52 +265,14 @@ impl Core {
 
     /// Lets others run if the slice is used up or another core has said something.
     pub(super) async fn yield_if_needed(&self) {
-        if self.look_at_doorbell() || self.slice_start.get().elapsed() >= SLICE {
-            self.yield_now().await;
+        if self.look_at_doorbell() || self.last_look.get().elapsed() >= SLICE {
+            give_way().await;
         }
     }
 
-    /// Lets every runnable task run, and the reactor too where the slice is used up.
+    /// Lets every runnable task run, and sockets, timers and disks be looked at.
     pub(super) async fn yield_now(&self) {
         self.look_at_doorbell();
-        if self.slice_start.get().elapsed() < SLICE {
-            glommio::executor().yield_now().await;
-        } else {
-            self.turn.pass().await;
-            self.slice_start.set(Instant::now());
-        }
-    }
-}
-
-/// Lets the reactor turn once: the run queue is left to drain, then sockets, timers and disks are looked at, then
-/// the task goes on. A plain yield keeps the queue filled, and glommio looks at nothing else until it is empty or
-/// the preempt timer fires.
-///
-/// glommio has no such call. But whoever waits for a shared channel's other end to connect is woken in every turn
-/// to look again, without the executor going to sleep; so this waits, one turn, for an end that never connects.
-struct Turn {
-    connecting: RefCell<LocalBoxFuture<'static, ()>>,
-    _other_end: SharedSender<()>,
-}
-
-impl Turn {
-    fn new() -> Turn {
-        let (other_end, end) = shared_channel::new_bounded::<()>(1);
-        let connecting = async { drop(end.connect().await) }.boxed_local();
-        Turn { connecting: RefCell::new(connecting), _other_end: other_end }
-    }
-
-    async fn pass(&self) {
-        let mut registered = false;
-        std::future::poll_fn(|cx| {
-            if registered {
-                return Poll::Ready(());
-            }
-            registered = true;
-            let connected = self.connecting.borrow_mut().poll_unpin(cx);
-            assert!(connected.is_pending(), "the other end is kept unconnected");
-            Poll::Pending
-        })
-        .await;
+        give_way().await;
     }
 }

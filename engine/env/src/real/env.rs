@@ -1,6 +1,6 @@
 //! What a core sees of the real world.
 
-use super::core::{Core, spawn};
+use super::core::Core;
 use super::file::{RealFile, c_path};
 use super::kernel;
 use super::ring::Lane;
@@ -17,9 +17,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Random numbers fetched from the operating system at a time.
 const RANDOM_REFILL: usize = 64;
-
-/// The longest sleep: as good as for ever.
-const SLEEP_MAX: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 /// The real world as one core sees it.
 #[derive(Clone)]
@@ -60,13 +57,12 @@ impl RealEnv {
     }
 
     pub(crate) fn spawn(&self, task: LocalBoxFuture<'static, ()>) {
-        spawn(task);
+        self.core.spawn(task);
     }
 
     pub(crate) async fn sleep(&self, duration: Duration) {
         self.core.look_at_doorbell();
-        // glommio adds to its clock and panics where that overflows.
-        glommio::timer::sleep(duration.min(SLEEP_MAX)).await;
+        self.core.timers.sleep(duration).await;
     }
 
     pub(crate) async fn yield_if_needed(&self) {

@@ -1,4 +1,4 @@
-//! Files on the disk ring.
+//! Files on the core's ring.
 
 use super::core::Core;
 use super::ring::{FileStatus, Lane, PIECE_BYTES_MAX, ReadBuffer};
@@ -19,7 +19,7 @@ const FORMER_LIFE_MAX: Duration = Duration::from_secs(30);
 /// How often it is looked at.
 const FORMER_LIFE_LOOK: Duration = Duration::from_millis(2);
 
-/// An open file on a core's disk ring; clones share it.
+/// An open file on a core's ring; clones share it.
 #[derive(Clone)]
 pub struct RealFile {
     open: Rc<OpenFile>,
@@ -49,7 +49,7 @@ impl RealFile {
         if !direct {
             tracing::warn!(path = %path.display(), "no O_DIRECT on this file system: I/O goes through the page cache");
         }
-        let life = wait_for_former_life(&descriptor).await?;
+        let life = wait_for_former_life(core, &descriptor).await?;
         let descriptor = Rc::new(descriptor);
         let status = core.ring.status(Lane::NAMES, &descriptor).await?;
         let lane = core.ring.lane(status.device);
@@ -233,7 +233,7 @@ fn lock_open_files() -> MutexGuard<'static, BTreeMap<(u64, u64), usize>> {
 /// A process that was killed may have writes in flight for a while after it is gone; were they to land after recovery has
 /// read the file, they would undo what comes then. The kernel keeps the file's description, and so the lock on it, until
 /// the last of them has ended.
-async fn wait_for_former_life(descriptor: &OwnedFd) -> io::Result<Life> {
+async fn wait_for_former_life(core: &Core, descriptor: &OwnedFd) -> io::Result<Life> {
     let status = rustix::fs::fstat(descriptor)?;
     let file = (status.st_dev, status.st_ino);
     let start = std::time::Instant::now();
@@ -243,7 +243,7 @@ async fn wait_for_former_life(descriptor: &OwnedFd) -> io::Result<Life> {
             // Its own other handle (a table that is written, and read already) is no former life.
             Err(rustix::io::Errno::WOULDBLOCK) if Life::goes_on(file) => return Ok(Life::begin(file)),
             Err(rustix::io::Errno::WOULDBLOCK) if start.elapsed() < FORMER_LIFE_MAX => {
-                glommio::timer::sleep(FORMER_LIFE_LOOK).await;
+                core.timers.sleep(FORMER_LIFE_LOOK).await;
             }
             Err(rustix::io::Errno::WOULDBLOCK) => {
                 let what = "another process uses this file, or one that was killed is still writing to it";

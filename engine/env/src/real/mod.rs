@@ -1,20 +1,20 @@
-//! The real outside world: glommio executors, a disk ring of our own beside them, TCP.
+//! The real outside world: glommio executors, and in each of them a ring of our own for disks, sockets and sleep.
 //!
-//! glommio 0.9 runs the tasks, the timers and the sockets. Its faults are met in one place each:
+//! glommio 0.9 runs the tasks. Its faults are met in one place each:
 //!
 //! | fault | met in |
 //! |---|---|
-//! | parks while tasks are runnable | `core`: staggered ticks, a long preempt timer; `watchdog` kicks from outside |
-//! | looks at no socket or timer while tasks are runnable | `core::Turn` |
+//! | every turn of its reactor sets two timers: three system calls; a sleep and a wake-up, eight | `core::drive`: tasks run without turns |
+//! | looks at no socket or timer while tasks are runnable | `core::drive` |
+//! | parks while tasks are runnable | `core`: a long preempt timer; `watchdog` kicks from outside |
 //! | reads online CPUs, not affinity; panics on odd topologies | `core`: pins the thread itself |
 //! | `spawn_local` runs the task inside its caller | `core::spawn` |
-//! | wakes a foreign core only if that sleeps | `waker`: every pass through `Env` looks |
+//! | wakes a foreign core only if that sleeps | `waker`: a bell of our own, and every pass through `Env` looks |
 //! | panics or exits where io_uring is blocked; needs 512 KiB of memlock | `preflight`, before any executor |
-//! | a dropped `accept` leaks the socket | one accept task per listener, said in `Listener::accept` |
-//! | a listener shared by executors blocks | one SO_REUSEPORT listener per core |
+//! | a dropped `accept` leaks the socket; a listener shared by executors blocks | not used: `tcp` |
 //! | its disk files (see below) | not used |
 //!
-//! Disk I/O has a ring of its own per core (`ring`, with the `io-uring` crate), because glommio's files
+//! Disk I/O has gone through our own ring (`ring`, with the `io-uring` crate) from the start, because glommio's files
 //! - tie a buffer to the core that made it (`DmaBuffer` is `!Send`): a stripe filled on one core and written by
 //!   another would have to be copied;
 //! - have no RWF_DSYNC: every small durable write would be a write and a flush, two round trips;
@@ -30,6 +30,7 @@ mod kernel;
 mod preflight;
 mod ring;
 mod tcp;
+mod timers;
 mod waker;
 mod watchdog;
 

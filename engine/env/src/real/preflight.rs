@@ -146,6 +146,9 @@ fn io_uring_disabled() -> bool {
 
 fn check_io_uring(disabled: bool) -> Result<(), StartError> {
     let ring = IoUring::new(8).map_err(|error| explain(error, disabled))?;
+    if !ring.params().is_feature_ext_arg() {
+        return Err(StartError::KernelTooOld { missing: "a limit on waiting" });
+    }
     let mut probe = Probe::new();
     ring.submitter().register_probe(&mut probe).map_err(|error| explain(error, disabled))?;
     let needed = [
@@ -159,6 +162,8 @@ fn check_io_uring(disabled: bool) -> Result<(), StartError> {
         (opcode::RenameAt::CODE, "renameat"),
         (opcode::UnlinkAt::CODE, "unlinkat"),
         (opcode::MkDirAt::CODE, "mkdirat"),
+        (opcode::PollAdd::CODE, "poll"),
+        (opcode::AsyncCancel::CODE, "cancel"),
     ];
     match needed.iter().find(|(code, _)| !probe.is_supported(*code)) {
         Some((_, missing)) => Err(StartError::KernelTooOld { missing }),

@@ -1,19 +1,18 @@
-//! The disk ring of one core: an io_uring of our own beside glommio's.
+//! The ring of one core: an io_uring of our own beside glommio's, for disks, sockets and the core's sleep.
 //!
 //! What must hold:
 //! - Memory and descriptors named by an operation live until the kernel has answered it. They are owned by the
 //!   operation ([`Kept`]), not by the future that waits: a dropped future abandons the operation, the kernel's
-//!   answer then frees it. A descriptor that an abandoned open brings is closed.
-//! - All operations queued in one turn of the executor go to the kernel with one system call: the first one
-//!   wakes the submit task, which runs behind every task that is runnable now.
+//!   answer then frees it. A descriptor that an abandoned open brings is closed; an abandoned wait for a socket,
+//!   which might never be answered, is cancelled.
+//! - Operations are queued here and go to the kernel together, with one system call, when the core's tasks have run
+//!   or some time has passed (see `core`); where nothing is left to run, the same call waits for answers.
 //! - A device has at most [`IN_FLIGHT_PER_DEVICE_MAX`] operations in the kernel; the others wait here, in order.
 //!   A disk that hangs therefore holds up no operation of another disk.
-//! - Answers reach the core through the ring's eventfd, which the core reads through glommio. Whoever enters the
-//!   kernel for this ring picks up what is there on the way.
 #![expect(unsafe_code, reason = "submission entries carry raw pointers; each is kept alive by its operation")]
 
 use crate::{ALIGNMENT, AlignedBuf, AlignedBytes, WriteMode};
-use io_uring::{IoUring, opcode, squeue, types};
+use io_uring::{IoUring, cqueue, opcode, squeue, types};
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::ffi::CString;
@@ -23,6 +22,7 @@ use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 /// Operations of one device in the kernel at a time.
 pub(super) const IN_FLIGHT_PER_DEVICE_MAX: u32 = 128;
@@ -43,6 +43,10 @@ pub(super) struct Lane(u32);
 impl Lane {
     /// Operations on names (open, rename, remove): their device is not known before they end.
     pub(super) const NAMES: Lane = Lane(0);
+    /// Waits for sockets: any number of them.
+    const SOCKETS: Lane = Lane(1);
+    /// The first of a device.
+    const DEVICES: usize = 2;
 }
 
 /// What an operation needs until the kernel has answered it.
@@ -53,6 +57,7 @@ pub(super) enum Kept {
     Status { _file: Rc<OwnedFd>, status: Box<libc::statx> },
     Open { _path: CString },
     Names { _from: CString, _to: Option<CString> },
+    Socket { _socket: Rc<OwnedFd> },
     Nothing,
 }
 
@@ -87,6 +92,8 @@ enum Waiter {
 
 struct Operation {
     lane: Lane,
+    /// Told apart from earlier operations in the same slot.
+    number: u32,
     kept: Kept,
     /// Until the kernel has it.
     entries: Option<Box<Entries>>,
@@ -110,6 +117,13 @@ struct Results {
 
 /// Marks the second entry of an operation beside its slot number.
 const THEN: u64 = 1 << 32;
+/// Where the operation's number begins in what the kernel gives back with an answer.
+const NUMBER_SHIFT: u32 = 33;
+/// Numbers of operations, modulo this.
+const NUMBERS: u32 = 1 << (u64::BITS - NUMBER_SHIFT);
+/// The answer that another thread ends the core's sleep with, and that of a cancellation: of no operation here.
+const WAKE_UP: u64 = u64::MAX;
+const CANCELLED: u64 = u64::MAX - 1;
 
 /// How a device makes one write durable.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -132,14 +146,19 @@ struct LaneQueue {
 
 struct State {
     uring: IoUring,
+    /// Written by others to end the core's sleep.
+    wake_up: Rc<OwnedFd>,
+    /// The kernel watches `wake_up`.
+    watching: bool,
+    next_number: u32,
+    /// Slots and numbers of abandoned waits for sockets.
+    to_cancel: Vec<u64>,
     operations: Vec<Option<Operation>>,
     free: Vec<u32>,
     lanes: Vec<LaneQueue>,
     /// Admitted operations that the next submission takes.
     admitted: VecDeque<u32>,
-    submit_requested: bool,
-    submit_task: Option<Waker>,
-    /// Operations in the kernel, all lanes.
+    /// Answers outstanding of the operations of devices and names.
     in_flight: u32,
 }
 
@@ -152,39 +171,43 @@ struct Reaped {
 }
 
 impl Reaped {
-    fn hand_out(self) {
+    /// True where anybody was woken.
+    fn hand_out(self) -> bool {
         for operation in self.abandoned {
             operation.discard();
         }
+        let any = !self.wakers.is_empty();
         for waker in self.wakers {
             waker.wake();
         }
+        any
     }
 }
 
-/// The disk ring of one core.
-pub(super) struct DiskRing {
+/// The ring of one core.
+pub(super) struct Ring {
     state: RefCell<State>,
 }
 
-impl DiskRing {
-    /// A ring whose answers are signalled on `completions`, an eventfd.
-    pub(super) fn new(completions: &OwnedFd) -> io::Result<Rc<DiskRing>> {
+impl Ring {
+    /// A ring for this thread, whose waits also end when somebody writes to `wake_up`, an eventfd.
+    pub(super) fn new(wake_up: OwnedFd) -> io::Result<Rc<Ring>> {
         let uring = build()?;
-        uring.submitter().register_eventfd(completions.as_raw_fd())?;
         if let Err(error) = uring.submitter().register_iowq_max_workers(&mut [WORKERS_MAX, WORKERS_MAX]) {
             // Linux before 5.15, or fewer processes allowed than that: the kernel's own limit holds.
-            tracing::debug!(%error, "the disk ring keeps the kernel's number of workers");
+            tracing::debug!(%error, "the core's ring keeps the kernel's number of workers");
         }
-        Ok(Rc::new(DiskRing {
+        Ok(Rc::new(Ring {
             state: RefCell::new(State {
                 uring,
+                wake_up: Rc::new(wake_up),
+                watching: false,
+                next_number: 0,
+                to_cancel: Vec::new(),
                 operations: Vec::new(),
                 free: Vec::new(),
-                lanes: vec![LaneQueue::default()],
+                lanes: (0..Lane::DEVICES).map(|_| LaneQueue::default()).collect(),
                 admitted: VecDeque::new(),
-                submit_requested: false,
-                submit_task: None,
                 in_flight: 0,
             }),
         }))
@@ -193,8 +216,8 @@ impl DiskRing {
     /// The queue of a device, given as [`FileStatus::device`].
     pub(super) fn lane(&self, device: u64) -> Lane {
         let lanes = &mut self.state.borrow_mut().lanes;
-        // Lane 0 is that of names. A core has a handful of devices: a scan is the fastest map.
-        let found = lanes.iter().skip(1).position(|lane| lane.device == device).map(|at| at + 1);
+        // A core has a handful of devices: a scan is the fastest map.
+        let found = (Lane::DEVICES..lanes.len()).find(|at| lanes[*at].device == device);
         let at = found.unwrap_or_else(|| {
             lanes.push(LaneQueue { device, flush_by: flush_by(device), ..LaneQueue::default() });
             lanes.len() - 1
@@ -385,7 +408,7 @@ impl DiskRing {
         (results.first(), kept)
     }
 
-    /// As [`DiskRing::start`], for one or two entries; queued at once.
+    /// As [`Ring::start`], for one or two entries; queued at once.
     ///
     /// # Safety
     /// As there, for both.
@@ -394,39 +417,39 @@ impl DiskRing {
         Answer { ring: self.clone(), slot: Some(slot) }
     }
 
-    /// Ends when something waits to be submitted. For the one submit task.
-    pub(super) async fn submit_requested(&self) {
-        std::future::poll_fn(|cx| {
-            let mut state = self.state.borrow_mut();
-            if state.submit_requested {
-                return Poll::Ready(());
-            }
-            state.submit_task = Some(cx.waker().clone());
-            Poll::Pending
-        })
-        .await;
+    /// Waits until a socket is ready for `events` (`libc::POLLIN`, `libc::POLLOUT`), has failed or is closed.
+    pub(super) async fn ready(self: &Rc<Self>, socket: &Rc<OwnedFd>, events: i16) -> io::Result<()> {
+        let entry = opcode::PollAdd::new(types::Fd(socket.as_raw_fd()), events as u32).build();
+        let kept = Kept::Socket { _socket: socket.clone() };
+        // SAFETY: no pointers; the descriptor is kept.
+        let (result, _) = unsafe { self.start(Lane::SOCKETS, entry, kept) }.await;
+        result.map(|_| ())
     }
 
-    /// Hands all admitted operations to the kernel and takes the answers that are there.
-    pub(super) fn submit_and_reap(&self) {
-        let mut reaped = Reaped::default();
-        {
+    /// Hands what is queued to the kernel, takes the answers that are there and wakes who waits for them. True where
+    /// there were any.
+    pub(super) fn pass(&self) -> bool {
+        let reaped = {
             let mut state = self.state.borrow_mut();
-            state.quietly(&mut reaped, State::submit);
-        }
-        reaped.hand_out();
+            if state.has_queued() || state.has_answers() {
+                state.submit();
+                state.enter(None);
+            }
+            state.take_answers()
+        };
+        reaped.hand_out()
     }
 
-    /// Takes the answers that are there and wakes who waits for them.
-    pub(super) fn reap(&self) {
-        let mut reaped = Reaped::default();
-        {
+    /// As [`Ring::pass`], but waits for the first answer, or a wake-up, for up to `limit`.
+    pub(super) fn wait(&self, limit: Duration) {
+        let reaped = {
             let mut state = self.state.borrow_mut();
-            if !state.has_answers() {
-                return;
-            }
-            state.quietly(&mut reaped, State::enter_for_answers);
-        }
+            state.submit();
+            // Answers taken already must not wait for others.
+            let limit = if state.uring.completion().is_empty() { limit } else { Duration::ZERO };
+            state.enter(Some(limit));
+            state.take_answers()
+        };
         reaped.hand_out();
     }
 
@@ -443,21 +466,23 @@ impl State {
             self.operations.push(None);
             (self.operations.len() - 1) as u32
         });
-        entries.first.set_user_data(u64::from(slot));
+        let number = self.next_number;
+        self.next_number = (number + 1) % NUMBERS;
+        let name = name_of(slot, number);
+        entries.first.set_user_data(name);
         let mut answers_missing = 1;
         if let Some(then) = &mut entries.then {
-            then.set_user_data(u64::from(slot) | THEN);
+            then.set_user_data(name | THEN);
             answers_missing = 2;
         }
         let entries = Some(Box::new(entries));
         let results = Results::default();
         self.operations[slot as usize] =
-            Some(Operation { lane, kept, entries, waiter, answers_missing, results });
+            Some(Operation { lane, number, kept, entries, waiter, answers_missing, results });
         let queue = &mut self.lanes[lane.0 as usize];
-        if queue.in_flight < IN_FLIGHT_PER_DEVICE_MAX {
+        if lane == Lane::SOCKETS || queue.in_flight < IN_FLIGHT_PER_DEVICE_MAX {
             queue.in_flight += 1;
             self.admitted.push_back(slot);
-            self.request_submit();
         } else {
             queue.waiting.push_back(slot);
         }
@@ -467,7 +492,7 @@ impl State {
     fn operation(&mut self, slot: u32) -> &mut Operation {
         match self.operations[slot as usize].as_mut() {
             Some(operation) => operation,
-            None => unreachable!("slot {slot} of the disk ring is empty"),
+            None => unreachable!("slot {slot} of the ring is empty"),
         }
     }
 
@@ -475,7 +500,7 @@ impl State {
         self.free.push(slot);
         match self.operations[slot as usize].take() {
             Some(operation) => operation,
-            None => unreachable!("slot {slot} of the disk ring is empty"),
+            None => unreachable!("slot {slot} of the ring is empty"),
         }
     }
 
@@ -483,53 +508,20 @@ impl State {
     fn leave_lane(&mut self, lane: Lane) {
         let queue = &mut self.lanes[lane.0 as usize];
         match queue.waiting.pop_front() {
-            Some(next) => {
-                self.admitted.push_back(next);
-                self.request_submit();
-            }
+            Some(next) => self.admitted.push_back(next),
             None => queue.in_flight -= 1,
         }
     }
 
-    fn request_submit(&mut self) {
-        if !self.submit_requested {
-            self.submit_requested = true;
-            if let Some(task) = self.submit_task.take() {
-                task.wake();
-            }
-        }
+    fn has_queued(&mut self) -> bool {
+        !self.admitted.is_empty()
+            || !self.to_cancel.is_empty()
+            || !self.watching
+            || !self.uring.submission().is_empty()
     }
 
-    /// Enters the kernel by `enter` and takes all answers, without a signal on the eventfd for what is seen here
-    /// anyway: each would cost a read of the eventfd and a look at an empty queue.
-    fn quietly(&mut self, reaped: &mut Reaped, enter: fn(&mut State)) {
-        self.uring.completion().disable_eventfd();
-        enter(self);
-        loop {
-            self.take_answers(reaped);
-            self.uring.completion().enable_eventfd();
-            // An answer that came before the kernel can have seen "enabled" was not signalled.
-            std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
-            if !self.has_answers() {
-                return;
-            }
-            self.uring.completion().disable_eventfd();
-            self.enter_for_answers();
-            if self.uring.completion().is_empty() {
-                // The kernel adds an answer, then says so in the ring's flags: where the core took the answer in
-                // between, the flag stays until the next one and means nothing. Looked at once more with signals on,
-                // for an answer that came while they were off.
-                self.uring.completion().enable_eventfd();
-                std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
-                self.enter_for_answers();
-                if self.uring.completion().is_empty() {
-                    return;
-                }
-            }
-        }
-    }
-
-    /// True where answers are in the queue, or in the kernel waiting to be let in.
+    /// True where answers are in the queue, or in the kernel waiting to be let in. The kernel's flags may say so once
+    /// too often: it adds an answer and then sets the flag, which stays where the core took the answer in between.
     fn has_answers(&mut self) -> bool {
         let submission = self.uring.submission();
         let held_back = submission.taskrun() || submission.cq_overflow();
@@ -537,22 +529,22 @@ impl State {
         held_back || !self.uring.completion().is_empty()
     }
 
-    fn enter_for_answers(&mut self) {
-        let submission = self.uring.submission();
-        let held_back = submission.taskrun() || submission.cq_overflow();
-        drop(submission);
-        if held_back {
-            self.enter();
-        }
-    }
-
-    fn take_answers(&mut self, reaped: &mut Reaped) {
+    fn take_answers(&mut self) -> Reaped {
+        let mut reaped = Reaped::default();
         loop {
-            let Some(answer) = self.uring.completion().next() else { return };
+            let Some(answer) = self.uring.completion().next() else { return reaped };
+            if answer.user_data() >= CANCELLED {
+                // The watch over `wake_up` answers for every wake-up, until the kernel ends it.
+                self.watching &= answer.user_data() == CANCELLED || cqueue::more(answer.flags());
+                continue;
+            }
             let slot = answer.user_data() as u32;
-            self.in_flight -= 1;
             let operation = self.operation(slot);
             assert!(operation.entries.is_none() && operation.answers_missing > 0, "one answer each");
+            assert!(
+                answer.user_data() & !THEN == name_of(slot, operation.number),
+                "an answer to an operation that is over"
+            );
             let lane = operation.lane;
             if answer.user_data() & THEN == 0 {
                 operation.results.first = answer.result();
@@ -560,46 +552,67 @@ impl State {
                 operation.results.then = answer.result();
             }
             operation.answers_missing -= 1;
-            if operation.answers_missing > 0 {
-                continue;
+            let over = operation.answers_missing == 0;
+            if over {
+                match &mut operation.waiter {
+                    Waiter::Future(waker) => reaped.wakers.extend(waker.take()),
+                    Waiter::Nobody => reaped.abandoned.push(self.release(slot)),
+                }
+                self.leave_lane(lane);
             }
-            match &mut operation.waiter {
-                Waiter::Future(waker) => reaped.wakers.extend(waker.take()),
-                Waiter::Nobody => reaped.abandoned.push(self.release(slot)),
-            }
-            self.leave_lane(lane);
+            self.in_flight -= u32::from(lane != Lane::SOCKETS);
         }
     }
 
+    /// Writes what is queued into the submission ring, and enters the kernel only to make room there.
     fn submit(&mut self) {
-        self.submit_requested = false;
-        while let Some(slot) = self.admitted.pop_front() {
-            // Two that belong together must go together.
-            if self.room() < 2 {
-                self.enter();
-                if self.room() < 2 {
-                    // The kernel takes no more for now; `enter` has asked for another turn.
-                    self.admitted.push_front(slot);
-                    return;
-                }
+        if !self.watching && self.make_room(1) {
+            self.watching = true;
+            let events = libc::POLLIN as u32;
+            let watch = opcode::PollAdd::new(types::Fd(self.wake_up.as_raw_fd()), events).multi(true);
+            self.push(&watch.build().user_data(WAKE_UP));
+        }
+        while let Some(&name) = self.to_cancel.last() {
+            if !self.make_room(1) {
+                return;
             }
+            self.to_cancel.pop();
+            self.push(&opcode::AsyncCancel::new(name).build().user_data(CANCELLED));
+        }
+        while let Some(&slot) = self.admitted.front() {
+            // Two that belong together must go together.
+            if !self.make_room(2) {
+                return;
+            }
+            self.admitted.pop_front();
             let operation = self.operation(slot);
+            let lane = operation.lane;
             let Some(entries) = operation.entries.take() else {
                 // Abandoned meanwhile; what it kept is gone already.
-                let lane = operation.lane;
                 self.release(slot);
                 self.leave_lane(lane);
                 continue;
             };
             for entry in std::iter::once(&entries.first).chain(&entries.then) {
-                self.in_flight += 1;
-                // SAFETY: what the entry points to is kept by the operation in `slot` until all its answers are
-                // reaped.
-                let pushed = unsafe { self.uring.submission().push(entry) };
-                assert!(pushed.is_ok(), "there is room: looked above");
+                self.in_flight += u32::from(lane != Lane::SOCKETS);
+                self.push(entry);
             }
         }
-        self.enter();
+    }
+
+    fn push(&mut self, entry: &squeue::Entry) {
+        // SAFETY: what the entry points to is kept by its operation until all its answers are reaped; the watch and
+        // the cancellations point to nothing, and the watched descriptor lives as long as the ring.
+        let pushed = unsafe { self.uring.submission().push(entry) };
+        assert!(pushed.is_ok(), "there is room: looked before");
+    }
+
+    /// False where the kernel takes no more for now: the next pass tries again.
+    fn make_room(&mut self, entries: usize) -> bool {
+        if self.room() < entries {
+            self.enter(None);
+        }
+        self.room() >= entries
     }
 
     fn room(&mut self) -> usize {
@@ -607,18 +620,31 @@ impl State {
         submission.capacity() - submission.len()
     }
 
-    fn enter(&mut self) {
-        match self.uring.submit() {
+    /// Gives the kernel what is in the submission ring; waits for an answer for up to `limit`.
+    fn enter(&mut self, limit: Option<Duration>) {
+        let entered = match limit {
+            None => self.uring.submit(),
+            Some(limit) => {
+                let limit = types::Timespec::from(limit);
+                let arguments = types::SubmitArgs::new().timespec(&limit);
+                self.uring.submitter().submit_with_args(1, &arguments)
+            }
+        };
+        match entered {
             // The kernel may stop at an entry that it refuses (before SUBMIT_ALL): the rest is still in the ring.
-            Ok(_) if self.uring.submission().is_empty() => {}
-            Ok(_) => self.request_submit(),
+            Ok(_) => {}
             Err(error) => match error.raw_os_error() {
-                // Interrupted, or short of memory or completion room: the entries are still in the ring.
-                Some(libc::EINTR | libc::EAGAIN | libc::EBUSY) => self.request_submit(),
-                _ => panic!("io_uring_enter failed on the disk ring: {error}"),
+                // The limit; interrupted, or short of memory or completion room: the entries are still in the ring.
+                Some(libc::ETIME | libc::EINTR | libc::EAGAIN | libc::EBUSY) => {}
+                _ => panic!("io_uring_enter failed on the core's ring: {error}"),
             },
         }
     }
+}
+
+/// What the kernel gives back with an answer.
+fn name_of(slot: u32, number: u32) -> u64 {
+    u64::from(number) << NUMBER_SHIFT | u64::from(slot)
 }
 
 impl Entries {
@@ -651,7 +677,7 @@ impl Operation {
     }
 }
 
-impl Drop for DiskRing {
+impl Drop for Ring {
     fn drop(&mut self) {
         let state = self.state.get_mut();
         if state.in_flight > 0 {
@@ -670,7 +696,7 @@ pub(super) struct FileStatus {
 
 /// The kernel's answer to one operation.
 struct Answer {
-    ring: Rc<DiskRing>,
+    ring: Rc<Ring>,
     slot: Option<u32>,
 }
 
@@ -717,6 +743,9 @@ impl Drop for Answer {
             // May be the last handle of a file, whose drop comes back to this ring.
             drop(state);
             drop(kept);
+        } else if operation.lane == Lane::SOCKETS {
+            let name = name_of(slot, operation.number);
+            state.to_cancel.push(name);
         }
     }
 }
@@ -762,9 +791,8 @@ const _: () = assert!(PIECE_BYTES_MAX.is_multiple_of(ALIGNMENT));
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
+    use crate::real::kernel;
 
     /// `IORING_SQ_TASKRUN` and `IORING_SQ_CQ_OVERFLOW` of io_uring's ABI.
     const HELD_BACK: [u32; 2] = [1 << 2, 1 << 1];
@@ -781,7 +809,7 @@ mod tests {
     }
 
     /// Sets flags of the ring as the kernel does, in the memory shared with it.
-    fn set_flag(ring: &DiskRing, flag: u32) {
+    fn set_flag(ring: &Ring, flag: u32) {
         let offset = offset_of_flags();
         let descriptor = ring.state.borrow().uring.as_raw_fd();
         // SAFETY: the kernel's memory of the ring, mapped once more (at IORING_OFF_SQ_RING, 0); one aligned word of
@@ -802,12 +830,11 @@ mod tests {
         for flag in HELD_BACK {
             let (report, ended) = std::sync::mpsc::channel();
             std::thread::spawn(move || {
-                let completions = crate::real::kernel::eventfd().unwrap();
-                let ring = DiskRing::new(&completions).unwrap();
+                let ring = Ring::new(kernel::eventfd().unwrap()).unwrap();
                 set_flag(&ring, flag);
                 assert!(ring.state.borrow_mut().has_answers(), "the flag is where the ring looks");
-                ring.reap();
-                ring.submit_and_reap();
+                assert!(!ring.pass());
+                ring.wait(Duration::from_millis(1));
                 report.send(()).unwrap();
             });
             ended.recv_timeout(Duration::from_secs(20)).expect("the ring gives the core back");

@@ -1,73 +1,102 @@
-//! TCP on glommio's reactor: system calls first, the ring only to wait until a socket is ready.
+//! TCP: system calls first, the core's ring only to wait until a socket is ready.
 //!
 //! What must hold: every socket has TCP_NODELAY; a slow or flooding peer cannot keep the core to itself (each
-//! call gives way when the slice is used up); a write to a gone peer is an error, no signal (Rust's runtime ignores
-//! SIGPIPE, on which glommio's own send relies).
+//! call gives way when the slice is used up); a write to a gone peer is an error, no signal.
 
 use super::core::Core;
-use super::kernel;
-use futures::{AsyncReadExt, AsyncWrite};
-use glommio::net::{TcpListener, TcpStream};
+use rustix::net::sockopt::{set_socket_reuseaddr, set_socket_reuseport, set_tcp_nodelay};
+use rustix::net::{
+    AddressFamily, RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, SocketFlags, SocketType, accept_with,
+    bind, getpeername, getsockname, listen, recv, send, sendmsg, shutdown, socket_with,
+};
 use std::io::{self, IoSlice};
-use std::net::{Shutdown, SocketAddr};
-use std::pin::Pin;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
 /// Slices handed to one system call; Linux takes 1024.
 const SLICES_PER_CALL_MAX: usize = 64;
+/// Connections that the kernel accepts ahead of a listener.
+const BACKLOG: i32 = 1024;
 
 /// A listening TCP socket of one core. Other cores listen on the same address with their own.
 pub struct RealListener {
     core: Rc<Core>,
-    listener: TcpListener,
+    socket: Rc<OwnedFd>,
 }
 
 impl RealListener {
     pub(super) fn bind(core: &Rc<Core>, address: SocketAddr) -> io::Result<RealListener> {
-        // glommio sets SO_REUSEPORT and a backlog of 1024.
-        Ok(RealListener { core: core.clone(), listener: TcpListener::bind(address)? })
+        let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = socket_with(family, SocketType::STREAM, flags, None)?;
+        set_socket_reuseport(&socket, true)?;
+        // What is left of the connections of a killed process must not keep its successor from its port. The
+        // accepted sockets inherit it.
+        set_socket_reuseaddr(&socket, true)?;
+        bind(&socket, &address)?;
+        listen(&socket, BACKLOG)?;
+        Ok(RealListener { core: core.clone(), socket: Rc::new(socket) })
     }
 
     pub(crate) async fn accept(&self) -> io::Result<RealStream> {
         loop {
             self.core.yield_if_needed().await;
-            let stream = match self.listener.accept().await.map_err(io::Error::from) {
-                Ok(stream) => stream,
+            let socket = match accept_with(&self.socket, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
+                Ok(socket) => socket,
+                Err(rustix::io::Errno::AGAIN) => {
+                    self.core.ring.ready(&self.socket, libc::POLLIN).await?;
+                    continue;
+                }
                 // The peer gave up while it waited in the backlog.
-                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
-                Err(error) => return Err(error),
+                Err(rustix::io::Errno::CONNABORTED | rustix::io::Errno::INTR) => continue,
+                Err(error) => return Err(error.into()),
             };
-            // Inherited by none of glommio's sockets; fails only on what is no socket.
-            kernel::reuse_address(&stream)?;
             // Fails where the peer has already reset the connection; the first read says so.
-            if let Err(error) = stream.set_nodelay(true) {
+            if let Err(error) = set_tcp_nodelay(&socket, true) {
                 tracing::debug!(%error, "no TCP_NODELAY on a new connection");
             }
-            return Ok(RealStream { core: self.core.clone(), stream });
+            return Ok(RealStream { core: self.core.clone(), socket: Rc::new(socket), readable: true });
         }
     }
 
     pub(crate) fn local_address(&self) -> io::Result<SocketAddr> {
-        Ok(self.listener.local_addr()?)
+        Ok(SocketAddr::try_from(getsockname(&self.socket)?)?)
     }
 }
 
 /// A connected TCP socket.
 pub struct RealStream {
     core: Rc<Core>,
-    stream: TcpStream,
+    socket: Rc<OwnedFd>,
+    /// A read may find something: the last one has not emptied the socket.
+    readable: bool,
 }
 
 impl RealStream {
     pub(crate) async fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        self.core.yield_if_needed().await;
-        self.stream.read(buf).await
+        loop {
+            self.core.yield_if_needed().await;
+            if !self.readable {
+                self.core.ring.ready(&self.socket, libc::POLLIN).await?;
+                self.readable = true;
+            }
+            match recv(&self.socket, &mut *buf, RecvFlags::DONTWAIT) {
+                Ok((read, _)) => {
+                    // The end of the stream stays readable.
+                    self.readable = read == 0 || read == buf.len();
+                    return Ok(read);
+                }
+                Err(rustix::io::Errno::AGAIN) => self.readable = false,
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
     }
 
     pub(crate) async fn write_all(&mut self, mut data: &[u8]) -> io::Result<()> {
         while !data.is_empty() {
-            self.core.yield_if_needed().await;
-            let written = self.write_when_ready(data).await?;
+            let written = self.write_once(&[IoSlice::new(data)]).await?;
             data = &data[written..];
         }
         Ok(())
@@ -78,31 +107,41 @@ impl RealStream {
             data.iter().filter(|part| !part.is_empty()).map(|part| IoSlice::new(part)).collect();
         let mut rest: &mut [IoSlice<'_>] = &mut slices;
         while !rest.is_empty() {
-            self.core.yield_if_needed().await;
-            let batch = &rest[..rest.len().min(SLICES_PER_CALL_MAX)];
-            let sent = match kernel::send_now(&self.stream, batch) {
-                // glommio has no "wait until writable" but in its write: that sends the first slice.
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.write_when_ready(&rest[0]).await?
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                other => other?,
-            };
-            IoSlice::advance_slices(&mut rest, sent);
+            let written = self.write_once(&rest[..rest.len().min(SLICES_PER_CALL_MAX)]).await?;
+            IoSlice::advance_slices(&mut rest, written);
         }
         Ok(())
     }
 
-    async fn write_when_ready(&mut self, data: &[u8]) -> io::Result<usize> {
-        let written = std::future::poll_fn(|cx| Pin::new(&mut self.stream).poll_write(cx, data)).await?;
-        if written == 0 { Err(io::ErrorKind::WriteZero.into()) } else { Ok(written) }
+    /// Sends what the socket takes, at least one byte.
+    async fn write_once(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        loop {
+            self.core.yield_if_needed().await;
+            let sent = match parts {
+                [part] => send(&self.socket, part, flags),
+                _ => sendmsg(&self.socket, parts, &mut SendAncillaryBuffer::default(), flags),
+            };
+            match sent {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(sent) => return Ok(sent),
+                Err(rustix::io::Errno::AGAIN) => {
+                    self.core.ring.ready(&self.socket, libc::POLLOUT).await?;
+                }
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
     }
 
     pub(crate) async fn shutdown_write(&mut self) -> io::Result<()> {
-        Ok(self.stream.shutdown(Shutdown::Write).await?)
+        Ok(shutdown(&self.socket, Shutdown::Write)?)
     }
 
     pub(crate) fn peer_address(&self) -> io::Result<SocketAddr> {
-        Ok(self.stream.peer_addr()?)
+        match getpeername(&self.socket)? {
+            Some(address) => Ok(SocketAddr::try_from(address)?),
+            None => Err(io::ErrorKind::NotConnected.into()),
+        }
     }
 }

@@ -1,17 +1,21 @@
 //! Wake-ups of a core from other threads.
 //!
 //! What must hold: after [`WakeCore::wake`] returns, every receiver registered here is polled again, soon: at the
-//! next pass of any task of that core through [`crate::Env`], at the end of its executor's turn, or at once where
-//! it sleeps. Any number of wake-ups before that cost one.
+//! next pass of any task of that core through [`crate::Env`], when its runnable tasks have run, or at once where it
+//! sleeps. Any number of wake-ups before that cost one.
 //!
-//! The flag `rung` is what makes it sure: a sender queues its message, then sets the flag; the core clears the
-//! flag, then wakes its receivers, who look into their queues. A sender that finds the flag set has queued its
-//! message before the core clears it. The bell (a glommio task) is rung by the first sender only; where the core
-//! sleeps, glommio writes its eventfd, where it runs, no system call is made.
+//! Two flags make it sure. `rung`: a sender queues its message, then sets the flag; the core clears the flag, then
+//! wakes its receivers, who look into their queues. A sender that finds the flag set has queued its message before
+//! the core clears it. `asleep`: the core sets it, then looks at `rung` once more before it sleeps; a sender sets
+//! `rung`, then looks at `asleep`. One of the two sees the other (all four are sequentially consistent), and only a
+//! sender that sees a sleeping core pays a system call.
 
+use super::kernel;
 use crate::WakeCore;
 use futures::task::AtomicWaker;
-use std::io;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::task::{Poll, Waker};
@@ -19,13 +23,15 @@ use std::task::{Poll, Waker};
 /// Ends the sleep of one core; made before the core is started, so that queues into it can be built first.
 pub struct CoreWaker {
     rung: AtomicBool,
-    bell: AtomicWaker,
+    asleep: AtomicBool,
+    /// An eventfd that the core's ring watches while the core sleeps.
+    bell: File,
     receivers: Mutex<Vec<Weak<AtomicWaker>>>,
     name: OnceLock<String>,
     ticks: AtomicU64,
     retired: AtomicBool,
-    /// Wakes the bell's task whether or not the bell was rung.
-    kick: OnceLock<Waker>,
+    /// Wakes glommio's executor.
+    executor: OnceLock<Waker>,
 }
 
 impl CoreWaker {
@@ -33,18 +39,39 @@ impl CoreWaker {
     pub fn new() -> io::Result<Arc<CoreWaker>> {
         Ok(Arc::new(CoreWaker {
             rung: AtomicBool::new(false),
-            bell: AtomicWaker::new(),
+            asleep: AtomicBool::new(false),
+            bell: File::from(kernel::eventfd()?),
             receivers: Mutex::new(Vec::new()),
             name: OnceLock::new(),
             ticks: AtomicU64::new(0),
             retired: AtomicBool::new(false),
-            kick: OnceLock::new(),
+            executor: OnceLock::new(),
         }))
     }
 
     /// Ties this waker to the one core it wakes.
     pub(super) fn claim(&self, name: &str) {
         assert!(self.name.set(name.to_owned()).is_ok(), "a waker belongs to one core");
+    }
+
+    /// Another handle of the bell, for the core's ring.
+    pub(super) fn bell(&self) -> io::Result<OwnedFd> {
+        Ok(self.bell.try_clone()?.into())
+    }
+
+    /// Says that the core is about to sleep; false where it must not, because somebody has just woken it.
+    pub(super) fn fall_asleep(&self) -> bool {
+        self.asleep.store(true, Ordering::SeqCst);
+        if self.rung.load(Ordering::SeqCst) {
+            self.wake_up();
+            return false;
+        }
+        true
+    }
+
+    /// Says that the core sleeps no longer.
+    pub(super) fn wake_up(&self) {
+        self.asleep.store(false, Ordering::SeqCst);
     }
 
     /// Wakes the receivers if the bell was rung; true if it was.
@@ -62,17 +89,6 @@ impl CoreWaker {
             None => false,
         });
         true
-    }
-
-    /// The task that the bell wakes.
-    pub(super) async fn answer_for_ever(&self) {
-        std::future::poll_fn(|cx| {
-            self.bell.register(cx.waker());
-            self.kick.get_or_init(|| cx.waker().clone());
-            self.answer();
-            Poll::<()>::Pending
-        })
-        .await;
     }
 
     pub(super) fn tick(&self) {
@@ -93,10 +109,19 @@ impl CoreWaker {
         self.ticks.load(Ordering::Relaxed)
     }
 
+    /// The task that a kick wakes.
+    pub(super) async fn be_kicked(&self) {
+        std::future::poll_fn(|cx| {
+            self.executor.get_or_init(|| cx.waker().clone());
+            Poll::<()>::Pending
+        })
+        .await;
+    }
+
     /// Makes glommio look at its run queue, wherever it is.
     pub(super) fn kick(&self) {
-        if let Some(task) = self.kick.get() {
-            task.wake_by_ref();
+        if let Some(executor) = self.executor.get() {
+            executor.wake_by_ref();
         }
     }
 
@@ -107,8 +132,9 @@ impl CoreWaker {
 
 impl WakeCore for CoreWaker {
     fn wake(&self) {
-        if !self.rung.swap(true, Ordering::AcqRel) {
-            self.bell.wake();
+        if !self.rung.swap(true, Ordering::SeqCst) && self.asleep.load(Ordering::SeqCst) {
+            // Fails only where the counter is full: then the core has been told 2^64 times.
+            let _ = (&self.bell).write_all(&1_u64.to_ne_bytes());
         }
     }
 

@@ -12,8 +12,8 @@ use std::io;
 use std::sync::{Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-/// Several ticks of a core.
-const LOOK_EVERY: Duration = Duration::from_millis(25);
+/// More than a sleep of a core.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
 const STALL_MIN: Duration = Duration::from_secs(1);
 
 /// Called with a core's name and how long it has stood still so far.

@@ -15,6 +15,7 @@ use crate::message::{
 };
 use crate::node::DiskSizes;
 use crate::object::api::{ObjectError, User};
+use crate::object::md5_lanes::Md5Lanes;
 use crate::partition::{self, GarbageQueue, Latches};
 use crate::root::{self, RootState};
 use buckets_disk::{ChunkId, ChunkReadError, ChunkWriteError, Disk};
@@ -81,6 +82,7 @@ pub(crate) struct Core {
     /// Decides root operations one after the other.
     pub(crate) root_lock: Mutex<()>,
     pub(crate) block_cache: RefCell<BlockCache>,
+    pub(crate) md5_lanes: Md5Lanes,
     /// Bytes of bodies on their way in and out.
     pub(crate) body_bytes: Budget,
     pub(crate) exchange: Exchange,
@@ -117,7 +119,6 @@ impl Core {
     pub(crate) fn new(parts: CoreParts) -> Rc<Core> {
         Rc::new(Core {
             started: parts.env.now(),
-            env: parts.env,
             number: parts.number,
             map: parts.map,
             latches: Latches::default(),
@@ -128,6 +129,7 @@ impl Core {
             disk_sizes: parts.disk_sizes,
             root_lock: Mutex::new(()),
             block_cache: RefCell::new(BlockCache::new(parts.cache_bytes)),
+            md5_lanes: Md5Lanes::new(parts.env.clone()),
             body_bytes: Budget::new(BODY_BYTES_MAX),
             exchange: parts.exchange,
             disks: RefCell::default(),
@@ -137,6 +139,7 @@ impl Core {
             codecs: RefCell::default(),
             reading: RefCell::default(),
             latencies: RefCell::default(),
+            env: parts.env,
         })
     }
 

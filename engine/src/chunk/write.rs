@@ -1,8 +1,8 @@
 //! A body becomes stripes, and stripes become blocks on the disks of a set.
 //!
 //! What must hold:
-//! - The body is read straight into the buffer that is coded and written; while one stripe is on its way to the disks,
-//!   the next is filled. Nothing is buffered beyond two stripes.
+//! - The body is read straight into the buffer that is coded, hashed and written; while one stripe is on its way to the
+//!   disks, the next is filled. Nothing is buffered beyond two stripes.
 //! - A part is reported as written only when at least one chunk more than K is flushed (all of them may be fewer than
 //!   planned: those are named as missing), so that no acknowledged object is without redundancy.
 //! - Disks known to be out of service are left out from the start, and the part gets more parity instead.
@@ -14,6 +14,7 @@ use crate::manifest::{ChunkOwner, Part, Placement};
 use crate::message::{ChunkName, DiskIndex, Refusal, Request};
 use crate::object::api::{BodyError, BodySource, ObjectError};
 use crate::object::digest::BodyDigest;
+use crate::object::md5_lanes::Md5;
 use buckets_env::{ALIGNMENT, AlignedBuf, AlignedBytes};
 use buckets_ring::coding::Coding;
 use buckets_ring::id::ObjectId;
@@ -22,7 +23,7 @@ use bytes::Bytes;
 use futures::future::join_all;
 use std::rc::Rc;
 
-/// Bytes taken from the body between two looks at whether other tasks wait: about 200 us of MD5.
+/// Bytes taken from the body between two looks at whether other tasks wait.
 const FILL_BYTES_MAX: usize = 128 << 10;
 /// Data, and about as much for parity.
 const COPIES: usize = 2;
@@ -71,11 +72,15 @@ struct PartWriter<'a> {
     /// Chunks that must be flushed.
     quorum: usize,
     full: bool,
+    /// Of the body, as far as it is written.
+    md5: Md5,
 }
 
 /// One stripe's blocks, each in a slot that starts at a page.
 struct Stripe {
     number: u32,
+    /// Bytes of the body.
+    body_bytes: usize,
     /// Bytes of each block without padding.
     block_bytes: usize,
     /// Bytes of each slot.
@@ -114,7 +119,19 @@ impl<'a> PartWriter<'a> {
         let layout = StripeLayout::for_data_chunks(coding.k());
         let disks = places.iter().map(|place| core.map.disk_at(set, *place)).collect();
         let quorum = quorum(coding);
-        Ok(PartWriter { core, object, owner, set, codec, layout, places, disks, quorum, full: false })
+        Ok(PartWriter {
+            core,
+            object,
+            owner,
+            set,
+            codec,
+            layout,
+            places,
+            disks,
+            quorum,
+            full: false,
+            md5: Md5::new(),
+        })
     }
 
     async fn run<B: BodySource>(
@@ -142,6 +159,7 @@ impl<'a> PartWriter<'a> {
         if !finished {
             self.finish().await?;
         }
+        digest.set_md5(self.md5);
         Ok(size)
     }
 
@@ -156,10 +174,10 @@ impl<'a> PartWriter<'a> {
         fill_stripe(self.core, self.layout, number, offset, length, body, digest).await
     }
 
-    /// Codes a stripe and writes its blocks to all disks at once.
+    /// Codes a stripe and writes its blocks to all disks at once, and hashes the body meanwhile.
     async fn write(&mut self, stripe: Stripe) -> Result<(), ObjectError> {
         let (k, m) = (self.codec.k(), self.codec.m());
-        let Stripe { number, block_bytes, slot_bytes, data, held: _held, is_last } = stripe;
+        let Stripe { number, body_bytes, block_bytes, slot_bytes, data, held: _held, is_last } = stripe;
         let mut parity = AlignedBuf::with_len(m * slot_bytes);
         {
             let blocks: Vec<&[u8]> =
@@ -197,7 +215,14 @@ impl<'a> PartWriter<'a> {
                 }
             }
         });
-        let answers = join_all(appends).await;
+        let body = (0..k).map(|chunk| {
+            let before = chunk * block_bytes;
+            let at = chunk * slot_bytes;
+            data.slice(at..at + block_bytes.min(body_bytes.saturating_sub(before)))
+        });
+        let hash = self.core.md5_lanes.update(self.md5, body);
+        let (answers, md5) = futures::join!(join_all(appends), hash);
+        self.md5 = md5;
         self.note(answers)
     }
 
@@ -322,8 +347,8 @@ async fn fill_known<B: BodySource>(
         // The end of the body is also where trailers and hashes are verified.
         expect_end(body).await?;
     }
-    let block_bytes = shape.block_bytes as usize;
-    let stripe = Stripe { number, block_bytes, slot_bytes, data, held, is_last };
+    let (body_bytes, block_bytes) = (shape.body_bytes as usize, shape.block_bytes as usize);
+    let stripe = Stripe { number, body_bytes, block_bytes, slot_bytes, data, held, is_last };
     Ok(Some((stripe, u64::from(shape.body_bytes))))
 }
 
@@ -351,7 +376,7 @@ async fn fill_unknown<B: BodySource>(
         }
         data = laid_out;
     }
-    let stripe = Stripe { number, block_bytes, slot_bytes, data, held, is_last: false };
+    let stripe = Stripe { number, body_bytes: filled, block_bytes, slot_bytes, data, held, is_last: false };
     Ok(Some((stripe, filled as u64)))
 }
 
@@ -369,7 +394,7 @@ async fn fill_slice<B: BodySource>(
         if n == 0 {
             break;
         }
-        digest.update(&buf[filled..filled + n]);
+        digest.update_all_but_md5(&buf[filled..filled + n]);
         filled += n;
         core.env.yield_if_needed().await;
     }

@@ -4,10 +4,11 @@
 //! FIPS 180-4), so that any client can verify them.
 
 use super::api::{Checksum, ChecksumAlgorithm, ChecksumKind, ChecksumRequest, ObjectError};
+use super::md5_lanes::Md5;
 use crc_fast::{CrcAlgorithm, Digest as Crc};
-use md5::{Digest, Md5};
+
 use sha1::Sha1;
-use sha2::Sha256;
+use sha2::{Digest, Sha256};
 
 /// The digests of one body.
 pub(crate) struct BodyDigest {
@@ -41,8 +42,18 @@ impl BodyDigest {
     /// Adds the next bytes of the body. About 2 us per KiB; the caller slices and yields.
     pub(crate) fn update(&mut self, data: &[u8]) {
         self.md5.update(data);
+        self.update_all_but_md5(data);
+    }
+
+    /// As [`BodyDigest::update`]; the MD5 is computed elsewhere and given to [`BodyDigest::set_md5`].
+    pub(crate) fn update_all_but_md5(&mut self, data: &[u8]) {
         self.checksum.update(data);
         self.size += data.len() as u64;
+    }
+
+    /// The MD5 of the whole body.
+    pub(crate) fn set_md5(&mut self, md5: Md5) {
+        self.md5 = md5;
     }
 
     /// The values, compared with what the client sent: `Content-MD5`, and the checksum from header or trailer.
@@ -52,8 +63,7 @@ impl BodyDigest {
         request: Option<&ChecksumRequest>,
         trailing: Option<(ChecksumAlgorithm, Vec<u8>)>,
     ) -> Result<Digested, ObjectError> {
-        let digested =
-            Digested { md5: self.md5.finalize().into(), checksum: self.checksum.finish(), size: self.size };
+        let digested = Digested { md5: self.md5.finish(), checksum: self.checksum.finish(), size: self.size };
         if content_md5.is_some_and(|expected| expected != digested.md5) {
             return Err(ObjectError::BadDigest);
         }
@@ -106,7 +116,7 @@ pub(crate) struct PartDigest<'a> {
 pub(crate) fn multipart_md5<'a>(parts: impl Iterator<Item = &'a [u8; 16]>) -> [u8; 16] {
     let mut md5 = Md5::new();
     parts.for_each(|part| md5.update(part));
-    md5.finalize().into()
+    md5.finish()
 }
 
 /// The checksum of a multipart object; `None` where a part has none of that algorithm, or where a full-object value

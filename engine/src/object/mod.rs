@@ -4,6 +4,7 @@ pub mod api;
 pub(crate) mod digest;
 pub mod get;
 pub(crate) mod list;
+pub(crate) mod md5_lanes;
 mod multipart;
 mod put;
 pub mod status;

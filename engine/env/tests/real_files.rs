@@ -276,3 +276,24 @@ fn sixty_four_writers_flush_side_by_side() {
         }
     });
 }
+
+#[test]
+fn a_core_that_ends_leaves_no_file_open() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("held");
+    let held = path.clone();
+    on_core(move |env| async move {
+        let file = env.open(&held, OpenMode::CreateNew).await.unwrap();
+        env.spawn(async move {
+            std::future::pending::<()>().await;
+            drop(file);
+        });
+        env.yield_now().await;
+    });
+    let open: Vec<_> = std::fs::read_dir("/proc/self/fd")
+        .unwrap()
+        .filter_map(|entry| std::fs::read_link(entry.unwrap().path()).ok())
+        .filter(|target| *target == path)
+        .collect();
+    assert!(open.is_empty(), "{open:?}");
+}

@@ -16,12 +16,13 @@ use super::ring::Ring;
 use super::timers::Timers;
 use super::{CoreWaker, RealEnv, watchdog};
 use crate::Env;
+use futures::future::LocalBoxFuture;
 use glommio::{LocalExecutorBuilder, Placement, Task};
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
 use std::panic::AssertUnwindSafe;
-use std::pin::pin;
 use std::rc::Rc;
 use std::sync::{Arc, mpsc};
 use std::task::Poll;
@@ -152,7 +153,7 @@ fn run_here<M, F>(
         ring,
         timers: Timers::default(),
         waker: waker.clone(),
-        tasks_polled: Rc::new(Cell::new(0)),
+        tasks: Rc::default(),
         last_look: Cell::new(Instant::now()),
         random: RefCell::new(Vec::new()),
     });
@@ -160,10 +161,10 @@ fn run_here<M, F>(
         let over = Rc::new(Cell::new(None));
         let (end, env) = (over.clone(), Env::Real(RealEnv::new(core.clone())));
         let main = main(env);
-        core.spawn(async move {
+        core.spawn(Box::pin(async move {
             main.await;
             end.set(Some(Instant::now()));
-        });
+        }));
         let waker = core.waker.clone();
         let kicked = waker.clone();
         drop(run_in_queue(async move { kicked.be_kicked().await }).detach());
@@ -179,12 +180,13 @@ async fn drive(core: Rc<Core>, over: Rc<Cell<Option<Instant>>>) {
         core.waker.tick();
         core.look_at_doorbell();
         core.timers.fire();
-        if let Some(since) = over.get()
-            && (!core.ring.is_busy() || since.elapsed() > DRAIN_LIMIT)
-        {
-            return;
+        if let Some(since) = over.get() {
+            core.tasks.drop_all();
+            if !core.ring.is_busy() || since.elapsed() > DRAIN_LIMIT {
+                return;
+            }
         }
-        let polled = core.tasks_polled.get();
+        let polled = core.tasks.polled.get();
         if polled != polled_before {
             polled_before = polled;
             let now = Instant::now();
@@ -229,13 +231,43 @@ fn run_in_queue(task: impl Future<Output = ()> + 'static) -> Task<()> {
     }
 }
 
+/// The tasks of one core. glommio never drops those that are left when its executor ends; what they hold open would stay
+/// open in a process that goes on.
+#[derive(Default)]
+struct Tasks {
+    there: RefCell<BTreeMap<u64, TaskSlot>>,
+    added: Cell<u64>,
+    /// How often tasks were polled so far.
+    polled: Cell<u64>,
+}
+
+type TaskSlot = Rc<RefCell<Option<LocalBoxFuture<'static, ()>>>>;
+
+impl Tasks {
+    fn add(&self, task: LocalBoxFuture<'static, ()>) -> (u64, TaskSlot) {
+        let number = self.added.get();
+        self.added.set(number + 1);
+        let slot = Rc::new(RefCell::new(Some(task)));
+        self.there.borrow_mut().insert(number, slot.clone());
+        (number, slot)
+    }
+
+    /// Drops all tasks where they are. Not for calls out of one of them.
+    fn drop_all(&self) {
+        let there = std::mem::take(&mut *self.there.borrow_mut());
+        for slot in there.into_values() {
+            let task = slot.borrow_mut().take();
+            drop(task);
+        }
+    }
+}
+
 /// What the parts of one core share.
 pub(super) struct Core {
     pub(super) ring: Rc<Ring>,
     pub(super) timers: Timers,
     waker: Arc<CoreWaker>,
-    /// How often tasks were polled so far.
-    tasks_polled: Rc<Cell<u64>>,
+    tasks: Rc<Tasks>,
     /// When the ring was looked at.
     last_look: Cell<Instant>,
     /// Unused random numbers from the operating system.
@@ -244,15 +276,19 @@ pub(super) struct Core {
 
 impl Core {
     /// Runs a task of this core, from a later turn on.
-    pub(super) fn spawn(&self, task: impl Future<Output = ()> + 'static) {
-        let polled = self.tasks_polled.clone();
+    pub(super) fn spawn(&self, task: LocalBoxFuture<'static, ()>) {
+        let tasks = self.tasks.clone();
+        let (number, slot) = tasks.add(task);
         let task = run_in_queue(async move {
-            let mut task = pin!(task);
             std::future::poll_fn(|cx| {
-                polled.set(polled.get().wrapping_add(1));
-                task.as_mut().poll(cx)
+                tasks.polled.set(tasks.polled.get().wrapping_add(1));
+                match &mut *slot.borrow_mut() {
+                    Some(task) => task.as_mut().poll(cx),
+                    None => Poll::Ready(()),
+                }
             })
             .await;
+            tasks.there.borrow_mut().remove(&number);
         });
         drop(task.detach());
     }

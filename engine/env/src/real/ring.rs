@@ -51,13 +51,35 @@ impl Lane {
 
 /// What an operation needs until the kernel has answered it.
 pub(super) enum Kept {
-    Read { _file: Rc<OwnedFd>, _buffer: Rc<ReadBuffer> },
-    Write { _file: Rc<OwnedFd>, _data: AlignedBytes },
-    File { _file: Rc<OwnedFd> },
-    Status { _file: Rc<OwnedFd>, status: Box<libc::statx> },
-    Open { _path: CString },
-    Names { _from: CString, _to: Option<CString> },
-    Socket { _socket: Rc<OwnedFd> },
+    Read {
+        _file: Rc<OwnedFd>,
+        _buffer: Rc<ReadBuffer>,
+    },
+    Write {
+        _file: Rc<OwnedFd>,
+        _data: AlignedBytes,
+    },
+    File {
+        _file: Rc<OwnedFd>,
+    },
+    Status {
+        _file: Rc<OwnedFd>,
+        status: Box<libc::statx>,
+    },
+    Open {
+        _path: CString,
+    },
+    Names {
+        _from: CString,
+        _to: Option<CString>,
+    },
+    Socket {
+        _socket: Rc<OwnedFd>,
+    },
+    /// Closed by the kernel with its answer, and by its drop where the kernel never saw the operation.
+    Closing {
+        file: OwnedFd,
+    },
     Nothing,
 }
 
@@ -358,8 +380,9 @@ impl Ring {
     /// Closes a descriptor away from this core: the last close of a removed file frees its space, which may take
     /// milliseconds. Nobody waits for it.
     pub(super) fn close(self: &Rc<Self>, file: OwnedFd) {
-        let entry = opcode::Close::new(types::Fd(file.into_raw_fd())).build().flags(squeue::Flags::ASYNC);
-        self.state.borrow_mut().queue(Lane::NAMES, Entries::one(entry), Kept::Nothing, Waiter::Nobody);
+        let entry = opcode::Close::new(types::Fd(file.as_raw_fd())).build().flags(squeue::Flags::ASYNC);
+        let kept = Kept::Closing { file };
+        self.state.borrow_mut().queue(Lane::NAMES, Entries::one(entry), kept, Waiter::Nobody);
     }
 
     /// renameat.
@@ -670,19 +693,28 @@ impl Results {
 impl Operation {
     /// Drops an answered operation that nobody waits for.
     fn discard(self) {
-        if let (Kept::Open { .. }, Results { first: descriptor @ 0.., .. }) = (&self.kept, self.results) {
+        match (self.kept, self.results) {
             // SAFETY: a fresh descriptor that nobody was told of.
-            drop(unsafe { OwnedFd::from_raw_fd(descriptor) });
+            (Kept::Open { .. }, Results { first: descriptor @ 0.., .. }) => {
+                drop(unsafe { OwnedFd::from_raw_fd(descriptor) });
+            }
+            // The number may belong to another file by now.
+            (Kept::Closing { file }, _) => {
+                let _ = file.into_raw_fd();
+            }
+            _ => {}
         }
     }
 }
 
 impl Drop for Ring {
     fn drop(&mut self) {
-        let state = self.state.get_mut();
-        if state.in_flight > 0 {
-            // The kernel may still write into these buffers: they are given up for ever.
-            std::mem::forget(std::mem::take(&mut state.operations));
+        for operation in self.state.get_mut().operations.drain(..).flatten() {
+            if operation.entries.is_none() && operation.answers_missing > 0 && operation.lane != Lane::SOCKETS
+            {
+                // The kernel may still write into its buffer: that is given up for ever.
+                std::mem::forget(operation);
+            }
         }
     }
 }

@@ -14,10 +14,11 @@ use crate::cursor::{Merge, RunCursor, Source};
 use crate::error::IndexError;
 use crate::index::{Frozen, Index, View};
 use crate::levels::Compaction;
-use crate::limits::{FULL_DISK_RETRY_MILLIS, MERGE_ROWS_PER_SLICE, SWEEP_MILLIS};
+use crate::limits::{FULL_DISK_RETRY_MILLIS, MERGE_BYTES_PER_SLICE, MERGE_ROWS_PER_SLICE, SWEEP_MILLIS};
 use crate::memtable::{MemtableCursor, Sequence};
 use crate::output::Output;
 use crate::root::{Position, Root, RootFiles};
+use crate::slots::Slot;
 use crate::table::Table;
 use crate::table_name;
 use std::cell::{Cell, RefCell};
@@ -213,7 +214,7 @@ impl Index {
             if self.is_stopped() {
                 return;
             }
-            let outcome = self.compact(compaction).await;
+            let outcome = self.compact(compaction, &slot).await;
             drop(slot);
             match outcome {
                 Ok(()) => self.sweep().await,
@@ -232,7 +233,7 @@ impl Index {
         }
     }
 
-    async fn compact(&self, compaction: Compaction) -> Result<(), IndexError> {
+    async fn compact(&self, compaction: Compaction, slot: &Slot) -> Result<(), IndexError> {
         let state = &self.state;
         let epoch = state.background.epoch.get();
         let into = compaction.target_level();
@@ -241,7 +242,7 @@ impl Index {
             compaction.upper.iter().map(|table| (into, table.clone())).collect()
         } else {
             let mut output = Output::new(self, into, state.options.table_bytes_max);
-            if !self.merge_tables(&compaction, epoch, &mut output).await? {
+            if !self.merge_tables(&compaction, epoch, &mut output, slot).await? {
                 return Ok(());
             }
             output.take()
@@ -261,19 +262,22 @@ impl Index {
         compaction: &Compaction,
         epoch: u64,
         output: &mut Output,
+        slot: &Slot,
     ) -> Result<bool, IndexError> {
         let state = &self.state;
         let levels = state.view.borrow().levels.clone();
         let mut merge = Merge::new(compaction_sources(compaction), Vec::new());
-        let mut count = 0usize;
+        let (mut count, mut bytes) = (0usize, 0u64);
         while merge.advance().await? {
             let Some((key, value)) = merge.row() else { break };
+            bytes += (key.len() + value.as_ref().map_or(0, |value| value.len())) as u64;
             if value.is_some() || !compaction.drops_tombstone(&levels, key) {
                 output.add(key, value.as_deref()).await?;
             }
             count += 1;
-            if count.is_multiple_of(MERGE_ROWS_PER_SLICE) {
+            if count.is_multiple_of(MERGE_ROWS_PER_SLICE) || bytes >= MERGE_BYTES_PER_SLICE {
                 state.env.yield_if_needed().await;
+                slot.pace(&state.env, std::mem::take(&mut bytes)).await;
                 if self.is_stopped() || epoch != state.background.epoch.get() {
                     return Ok(false);
                 }
@@ -334,10 +338,21 @@ impl Index {
             }
         }
         *state.view.borrow_mut() = Rc::new(view);
+        self.note_behind();
         state.flushed.set(position);
         let kept = |table: &Rc<Table>| edit.added.iter().any(|(_, added)| Rc::ptr_eq(added, table));
         background.give_up(removed.into_iter().filter(|table| !kept(table)), None);
         Ok(())
+    }
+
+    /// Tells the disk's compactions how far this index is behind.
+    pub(crate) fn note_behind(&self) {
+        let state = &self.state;
+        let (trigger, max) = (state.options.level0_tables_trigger, state.options.level0_tables_max);
+        let tables = state.view.borrow().levels.level0().len();
+        // Well before anybody has to wait.
+        let room = (max.saturating_sub(trigger) * 2 / 3).max(1);
+        state.behind.set(tables.saturating_sub(trigger) as f64 / room as f64);
     }
 
     fn give_up(&self, edit: Edit) {

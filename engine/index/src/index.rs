@@ -17,7 +17,7 @@ use crate::limits::{COMPACTIONS_AT_ONCE, KEY_BYTES_MAX, OPENS_AT_ONCE, VALUE_BYT
 use crate::memtable::{Memtable, Sequence};
 use crate::root::{OpenedRoot, Position, RootFiles, TableEntry, is_root_name};
 use crate::signal::Signal;
-use crate::slots::CompactionSlots;
+use crate::slots::{Behind, CompactionSlots};
 use crate::table::{Table, verify_all};
 use crate::table_name;
 use crate::table_writer::TableShape;
@@ -54,7 +54,7 @@ pub struct IndexOptions {
     pub level1_bytes: u64,
     /// Size of each level relative to the one above it.
     pub level_ratio: u64,
-    /// How many of the core's indexes compact at once; shared like the cache.
+    /// How many of the disk's indexes compact at once, and how fast; shared by them.
     pub compactions: CompactionSlots,
 }
 
@@ -188,6 +188,7 @@ pub(crate) struct State {
     /// A table that cannot be read: it keeps compactions from going on.
     pub(crate) stuck: RefCell<Option<IndexError>>,
     pub(crate) counters: Cell<IndexCounters>,
+    pub(crate) behind: Behind,
     pub(crate) changed: Signal,
     pub(crate) background: Background,
     created: bool,
@@ -243,9 +244,11 @@ impl Index {
             counters: Cell::new(counters),
             changed: Signal::default(),
             created,
+            behind: options.compactions.join(),
             options,
         };
         let index = Index { state: Rc::new(state) };
+        index.note_behind();
         index.start_compaction();
         Ok(index)
     }

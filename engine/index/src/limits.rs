@@ -29,6 +29,8 @@ pub(crate) const LEVELS: usize = 7;
 pub(crate) const MEMTABLE_ROWS_PER_STEP: usize = 64;
 /// Rows merged by a compaction between two looks at the clock.
 pub(crate) const MERGE_ROWS_PER_SLICE: usize = 64;
+/// The same in bytes, for long rows.
+pub(crate) const MERGE_BYTES_PER_SLICE: u64 = 256 << 10;
 /// Tables opened or checked at the same time.
 pub(crate) const OPENS_AT_ONCE: usize = 16;
 /// Compactions of one core at the same time, if the options do not say otherwise.

@@ -40,6 +40,16 @@ pub enum Stream {
 }
 
 impl Stream {
+    /// Waits until there may be something to read (bytes, the end, an error), so that a buffer is needed only then. May
+    /// end early; the read then waits.
+    pub async fn readable(&mut self) -> io::Result<()> {
+        match self {
+            Self::Real(s) => s.readable().await,
+            #[cfg(feature = "sim")]
+            Self::Sim(_) => Ok(()),
+        }
+    }
+
     /// Reads some bytes into `buf`; 0 at the end of the stream.
     pub async fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         dispatch!(self, s => s.read(buf).await)

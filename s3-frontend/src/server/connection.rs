@@ -68,9 +68,9 @@ impl<S: ObjectStore> Connection<S> {
         let watch = shared.watches.add();
         let patience = shared.options.limits.idle_timeout;
         Connection {
+            input: Input::new(shared.input_buffers.clone()),
             shared,
             stream,
-            input: Input::new(),
             head: Head::default(),
             target: Target::default(),
             watch,
@@ -85,12 +85,13 @@ impl<S: ObjectStore> Connection<S> {
             match self.next_head().await {
                 Next::Request => {}
                 Next::End => return,
-                Next::Refused(error) => return self.answer_and_close(&error).await,
+                Next::Refused(error) => return Box::pin(self.answer_and_close(&error)).await,
             }
-            // Boxed, so that an idle connection does not hold the memory of the largest operation.
+            // Boxed, as all that is not waiting for a head: an idle connection must not hold the memory of the largest
+            // operation.
             match Box::pin(self.exchange()).await {
                 After::NextRequest => {}
-                After::Close => return self.linger().await,
+                After::Close => return Box::pin(self.linger()).await,
                 After::Abort => return,
             }
         }
@@ -101,7 +102,9 @@ impl<S: ObjectStore> Connection<S> {
         self.patience = self.shared.options.limits.head_timeout;
         match self.next_head().await {
             Next::End => {}
-            Next::Request | Next::Refused(_) => self.answer_and_close(&Code::SlowDown.into()).await,
+            Next::Request | Next::Refused(_) => {
+                Box::pin(self.answer_and_close(&Code::SlowDown.into())).await;
+            }
         }
     }
 

@@ -2,23 +2,48 @@
 
 use crate::limits::HEAD_BYTES_MAX;
 use buckets_env::Stream;
+use std::cell::RefCell;
 use std::io;
+use std::rc::Rc;
 
 /// Bytes asked of the socket at once, where it is not known how many belong together.
 const READ_BYTES: usize = 8 << 10;
-/// An idle connection keeps no more than this.
-const KEPT_BYTES_MAX: usize = 16 << 10;
+/// Buffers of one core that wait for their next use.
+const SPARE_MAX: usize = 64;
+
+/// Buffers of one core, each [`READ_BYTES`] long: a connection holds one only while something is unread, so that ten
+/// thousand idle ones cost next to nothing.
+#[derive(Default)]
+pub(crate) struct InputBuffers {
+    spare: RefCell<Vec<Vec<u8>>>,
+}
+
+impl InputBuffers {
+    fn take(&self) -> Vec<u8> {
+        self.spare.borrow_mut().pop().unwrap_or_else(|| vec![0; READ_BYTES])
+    }
+
+    fn give_back(&self, mut buffer: Vec<u8>) {
+        let mut spare = self.spare.borrow_mut();
+        if spare.len() < SPARE_MAX && buffer.len() >= READ_BYTES {
+            buffer.truncate(READ_BYTES);
+            buffer.shrink_to_fit();
+            spare.push(buffer);
+        }
+    }
+}
 
 /// The read-ahead of one connection: never more than the longest head and one read.
 pub(crate) struct Input {
+    buffers: Rc<InputBuffers>,
     bytes: Vec<u8>,
     start: usize,
     end: usize,
 }
 
 impl Input {
-    pub(crate) fn new() -> Input {
-        Input { bytes: Vec::new(), start: 0, end: 0 }
+    pub(crate) fn new(buffers: Rc<InputBuffers>) -> Input {
+        Input { buffers, bytes: Vec::new(), start: 0, end: 0 }
     }
 
     pub(crate) fn unread(&self) -> &[u8] {
@@ -35,14 +60,18 @@ impl Input {
         self.start += count;
         if self.is_empty() {
             (self.start, self.end) = (0, 0);
-            if self.bytes.len() > KEPT_BYTES_MAX {
-                self.bytes = Vec::new();
-            }
+            self.buffers.give_back(std::mem::take(&mut self.bytes));
         }
     }
 
     /// Reads some bytes behind the unread ones; 0 at the end of the stream.
     pub(crate) async fn read(&mut self, stream: &mut Stream) -> io::Result<usize> {
+        if self.is_empty() {
+            stream.readable().await?;
+            if self.bytes.is_empty() {
+                self.bytes = self.buffers.take();
+            }
+        }
         if self.start > 0 {
             self.bytes.copy_within(self.start..self.end, 0);
             (self.start, self.end) = (0, self.end - self.start);

@@ -18,6 +18,7 @@ use crate::s3::auth::signing::SigningKeys;
 use crate::store::{NodeReport, ObjectStore};
 use buckets_env::{Env, Listener, Stream};
 use connection::Connection;
+use input::InputBuffers;
 use metrics::CoreMetrics;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -42,6 +43,7 @@ pub(crate) struct Shared<S> {
     core: usize,
     keys: RefCell<SigningKeys>,
     watches: Rc<Watches>,
+    input_buffers: Rc<InputBuffers>,
     connections: Cell<usize>,
     in_flight: Cell<usize>,
     draining: Cell<bool>,
@@ -107,6 +109,7 @@ impl<S: ObjectStore> Server<S> {
             core,
             keys: RefCell::new(SigningKeys::default()),
             watches: Rc::new(Watches::default()),
+            input_buffers: Rc::default(),
             connections: Cell::new(0),
             in_flight: Cell::new(0),
             draining: Cell::new(false),

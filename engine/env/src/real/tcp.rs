@@ -56,7 +56,7 @@ impl RealListener {
             if let Err(error) = set_tcp_nodelay(&socket, true) {
                 tracing::debug!(%error, "no TCP_NODELAY on a new connection");
             }
-            return Ok(RealStream { core: self.core.clone(), socket: Rc::new(socket), readable: true });
+            return Ok(RealStream { core: self.core.clone(), socket: Rc::new(socket), readable: false });
         }
     }
 
@@ -74,13 +74,18 @@ pub struct RealStream {
 }
 
 impl RealStream {
+    pub(crate) async fn readable(&mut self) -> io::Result<()> {
+        if !self.readable {
+            self.core.ring.ready(&self.socket, libc::POLLIN).await?;
+            self.readable = true;
+        }
+        Ok(())
+    }
+
     pub(crate) async fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         loop {
             self.core.yield_if_needed().await;
-            if !self.readable {
-                self.core.ring.ready(&self.socket, libc::POLLIN).await?;
-                self.readable = true;
-            }
+            self.readable().await?;
             match recv(&self.socket, &mut *buf, RecvFlags::DONTWAIT) {
                 Ok((read, _)) => {
                     // The end of the stream stays readable.

@@ -66,6 +66,10 @@ rust_checks() {
         # It did not build, or a test binary died before its result line.
         failed=$((failed + 1))
     fi
+
+    check "1,000 seeds of a node that crashes at any write or flush" env BUCKETS_SIM_SEEDS=1000 "BUCKETS_SIM_THREADS=$(nproc)" \
+        cargo test --locked --package buckets-engine --test one_node -- --nocapture \
+        acknowledged_writes_survive_crashes_at_any_write_or_flush
 }
 
 e2e_checks() {

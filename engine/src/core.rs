@@ -5,7 +5,7 @@
 //! clear refusal before its deadline; nothing that may have happened is asked twice.
 
 use crate::budget::{Budget, Held};
-use crate::chunk::BlockCache;
+use crate::chunk::{BlockCache, Hedges};
 use crate::counters::{CoreCounters, LiveCounters, count};
 use crate::exchange::{CoreMessage, Exchange};
 use crate::manifest::Part;
@@ -83,6 +83,7 @@ pub(crate) struct Core {
     pub(crate) root_lock: Mutex<()>,
     pub(crate) block_cache: RefCell<BlockCache>,
     pub(crate) md5_lanes: Md5Lanes,
+    pub(crate) hedges: Hedges,
     /// Bytes of bodies on their way in and out.
     pub(crate) body_bytes: Budget,
     pub(crate) exchange: Exchange,
@@ -130,6 +131,7 @@ impl Core {
             root_lock: Mutex::new(()),
             block_cache: RefCell::new(BlockCache::new(parts.cache_bytes)),
             md5_lanes: Md5Lanes::new(parts.env.clone()),
+            hedges: Hedges::new(),
             body_bytes: Budget::new(BODY_BYTES_MAX),
             exchange: parts.exchange,
             disks: RefCell::default(),

@@ -5,5 +5,5 @@ mod read;
 mod write;
 
 pub(crate) use cache::BlockCache;
-pub(crate) use read::PartStream;
+pub(crate) use read::{Hedges, PartStream};
 pub(crate) use write::{drop_part, write_part};

@@ -19,6 +19,7 @@ use buckets_stripe::{Codec, Piece, StripeLayout};
 use futures::channel::oneshot;
 use futures::stream::{FuturesUnordered, StreamExt};
 use futures::{FutureExt, select_biased};
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
 use std::rc::Rc;
@@ -28,6 +29,35 @@ use std::time::Duration;
 const WINDOW_BYTES: u32 = 1 << 20;
 /// How long a disk may take before others are asked too.
 const HEDGE_AFTER: Duration = Duration::from_millis(20);
+/// Second asks for each read, on average.
+const HEDGES_PER_READ: f64 = 0.1;
+/// Second asks that can be saved up: a disk that becomes slow is asked last after a few.
+const HEDGES_SAVED_MAX: f64 = 64.0;
+
+/// How many second asks a core may still send. Without a limit they would double the reads, and the memory that these
+/// take, just when there are too many of them.
+pub(crate) struct Hedges {
+    saved: Cell<f64>,
+}
+
+impl Hedges {
+    pub(crate) fn new() -> Hedges {
+        Hedges { saved: Cell::new(HEDGES_SAVED_MAX) }
+    }
+
+    /// A read was begun.
+    fn save(&self) {
+        self.saved.set((self.saved.get() + HEDGES_PER_READ).min(HEDGES_SAVED_MAX));
+    }
+
+    fn take(&self) -> bool {
+        let left = self.saved.get() - 1.0;
+        if left >= 0.0 {
+            self.saved.set(left);
+        }
+        left >= 0.0
+    }
+}
 
 /// Blocks of one window by (chunk, stripe).
 type Window = BTreeMap<(u8, u32), Block>;
@@ -190,6 +220,7 @@ impl PartReader {
         }
         // With all wanted chunks on their way nothing else is asked; with one of them out of reach, any K will do.
         let mut need_any_k = reads.len() < wanted.len();
+        self.core.hedges.save();
         let mut hedge = Box::pin(self.core.env.sleep(HEDGE_AFTER).fuse());
         let mut last_refusal = Refusal::ChunkMissing;
         loop {
@@ -218,15 +249,20 @@ impl PartReader {
                     }
                 },
                 () = hedge => {
-                    // Whoever is late is still welcome; as many others are asked as there are late ones.
-                    let late = reads.len();
-                    for number in spare.drain(..late.min(spare.len())) {
-                        if let Some(disk) = self.disk(number) {
-                            count(&self.core.counters.reads_hedged, 1);
-                            reads.push(self.read_chunk(number, disk, stripes.clone()));
+                    // Whoever is late is still welcome; as many others are asked as there are late ones, unless all
+                    // are late: where the node has too much to do, more of it does not help.
+                    for _ in 0..reads.len().min(spare.len()) {
+                        if !self.core.hedges.take() {
+                            break;
                         }
+                        let Some(disk) = spare.pop_front().and_then(|number| Some((number, self.disk(number)?)))
+                        else {
+                            continue;
+                        };
+                        count(&self.core.counters.reads_hedged, 1);
+                        reads.push(self.read_chunk(disk.0, disk.1, stripes.clone()));
+                        need_any_k = true;
                     }
-                    need_any_k = true;
                 }
             }
         }

@@ -1,46 +1,84 @@
 //! Runs a test once per seed.
 
+use std::any::Any;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Chooses one seed for all sweeps: the replay of a failure.
 const SEED_VARIABLE: &str = "BUCKETS_SIM_SEED";
 /// Chooses how many seeds a sweep takes.
 const SEEDS_VARIABLE: &str = "BUCKETS_SIM_SEEDS";
+/// Chooses how many threads share the seeds.
+const THREADS_VARIABLE: &str = "BUCKETS_SIM_THREADS";
 const PROGRESS_EVERY: Duration = Duration::from_secs(5);
 
 /// Runs `test` with each of `seeds`; the first panic ends the sweep, after a line on stderr that says how to
 /// replay exactly that seed.
 ///
-/// `BUCKETS_SIM_SEED=N` runs seed N alone; `BUCKETS_SIM_SEEDS=N` runs N seeds from the start of the range.
-pub fn sweep(seeds: Range<u64>, test: impl FnMut(u64)) {
+/// `BUCKETS_SIM_SEED=N` runs seed N alone; `BUCKETS_SIM_SEEDS=N` runs N seeds from the start of the range, and
+/// `BUCKETS_SIM_THREADS=N` so many of them side by side.
+pub fn sweep(seeds: Range<u64>, test: impl Fn(u64) + Sync) {
     sweep_and(seeds, &[], test);
 }
 
 /// [`sweep`], after the seeds `found` that have failed once.
-pub fn sweep_and(seeds: Range<u64>, found: &[u64], mut test: impl FnMut(u64)) {
+pub fn sweep_and(seeds: Range<u64>, found: &[u64], test: impl Fn(u64) + Sync) {
     let one = variable(SEED_VARIABLE);
     let seeds = chosen_seeds(seeds, one, variable(SEEDS_VARIABLE));
     let found = if one.is_none() { found } else { &[] };
     let name = std::thread::current().name().unwrap_or("TEST").to_owned();
     let count = found.len() as u64 + seeds.end - seeds.start;
-    let mut told = Instant::now();
-    for (done, seed) in (1..).zip(found.iter().copied().chain(seeds)) {
-        if let Err(cause) = catch_unwind(AssertUnwindSafe(|| test(seed))) {
-            let what = cause
-                .downcast_ref::<String>()
-                .map(String::as_str)
-                .or_else(|| cause.downcast_ref::<&str>().copied())
-                .unwrap_or("panic");
-            eprintln!("seed {seed} failed: {what}; replay with {SEED_VARIABLE}={seed} cargo test {name}");
-            resume_unwind(cause);
+    let state = Mutex::new(State {
+        left: found.iter().copied().chain(seeds).collect::<Vec<_>>().into_iter(),
+        done: 0,
+        told: Instant::now(),
+        failure: None,
+    });
+    let lock = || state.lock().unwrap_or_else(PoisonError::into_inner);
+    let work = || {
+        loop {
+            let Some(seed) = lock().left.next() else { return };
+            let outcome = catch_unwind(AssertUnwindSafe(|| test(seed)));
+            let mut state = lock();
+            state.done += 1;
+            if let Err(cause) = outcome {
+                let what = cause
+                    .downcast_ref::<String>()
+                    .map(String::as_str)
+                    .or_else(|| cause.downcast_ref::<&str>().copied())
+                    .unwrap_or("panic");
+                eprintln!("seed {seed} failed: {what}; replay with {SEED_VARIABLE}={seed} cargo test {name}");
+                state.left = Vec::new().into_iter();
+                state.failure.get_or_insert(cause);
+            }
+            if state.told.elapsed() >= PROGRESS_EVERY {
+                eprintln!("{name}: {} of {count} seeds", state.done);
+                state.told = Instant::now();
+            }
         }
-        if told.elapsed() >= PROGRESS_EVERY {
-            eprintln!("{name}: {done} of {count} seeds");
-            told += told.elapsed();
-        }
+    };
+    match variable(THREADS_VARIABLE) {
+        None | Some(0 | 1) => work(),
+        Some(threads) => std::thread::scope(|scope| {
+            for _ in 0..threads {
+                scope.spawn(work);
+            }
+        }),
     }
+    let failure = lock().failure.take();
+    if let Some(cause) = failure {
+        resume_unwind(cause);
+    }
+}
+
+/// What the threads of a sweep share.
+struct State {
+    left: std::vec::IntoIter<u64>,
+    done: u64,
+    told: Instant,
+    failure: Option<Box<dyn Any + Send>>,
 }
 
 fn chosen_seeds(seeds: Range<u64>, one: Option<u64>, count: Option<u64>) -> Range<u64> {
@@ -72,16 +110,16 @@ mod tests {
 
     #[test]
     fn the_first_failing_seed_ends_the_sweep() {
-        let mut ran = Vec::new();
+        let ran = Mutex::new(Vec::new());
         let result = catch_unwind(AssertUnwindSafe(|| {
             sweep(0..10, |seed| {
-                ran.push(seed);
+                ran.lock().unwrap().push(seed);
                 assert_ne!(seed, 3, "three is bad");
             });
         }));
-        if std::env::var(SEED_VARIABLE).is_err() && std::env::var(SEEDS_VARIABLE).is_err() {
+        if [SEED_VARIABLE, SEEDS_VARIABLE, THREADS_VARIABLE].iter().all(|name| std::env::var(name).is_err()) {
             assert!(result.is_err());
-            assert_eq!(ran, [0, 1, 2, 3]);
+            assert_eq!(*ran.lock().unwrap(), [0, 1, 2, 3]);
         }
     }
 }

@@ -433,6 +433,17 @@ impl Core {
         self.env.timeout(BODY_PATIENCE, self.body_bytes.take(bytes)).await.ok_or(ObjectError::SlowDown)
     }
 
+    /// An error where one of this core's disks with a replica of the group is nearly full: what adds rows is refused, so
+    /// that there is room for removals.
+    pub(crate) fn room_in(&self, group: GroupId) -> Result<(), Refusal> {
+        let voters = self.map.groups.get(&group).map_or(&[][..], |mapped| &mapped.voters);
+        let disks = self.disks.borrow();
+        match voters.iter().filter_map(|disk| disks.get(disk)).any(Disk::is_short_of_space) {
+            true => Err(Refusal::NoSpace),
+            false => Ok(()),
+        }
+    }
+
     /// The codec for a code, made once.
     pub(crate) fn codec(&self, coding: Coding) -> Rc<Codec> {
         let mut codecs = self.codecs.borrow_mut();

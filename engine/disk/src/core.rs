@@ -37,6 +37,8 @@ pub(crate) struct DiskCore {
     pub(crate) closing: Cell<bool>,
     pub(crate) flusher_ended: Cell<bool>,
     pub(crate) flusher_wait: Rc<WaitList>,
+    /// Less than [`DiskOptions::floor_bytes`] was free at the last look.
+    pub(crate) short_of_space: Cell<bool>,
     housekeeping_wanted: Cell<bool>,
     housekeeping_wait: Rc<WaitList>,
 }
@@ -78,6 +80,7 @@ impl DiskCore {
             closing: Cell::new(false),
             flusher_ended: Cell::new(false),
             flusher_wait: Rc::new(WaitList::default()),
+            short_of_space: Cell::new(false),
             housekeeping_wanted: Cell::new(false),
             housekeeping_wait,
         }

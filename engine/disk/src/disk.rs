@@ -88,6 +88,11 @@ impl Disk {
         self.core.fence.state()
     }
 
+    /// True where so little of its file system is free that nothing should be added, only removed.
+    pub fn is_short_of_space(&self) -> bool {
+        self.core.short_of_space.get()
+    }
+
     /// What it has counted since it was opened.
     pub fn counters(&self) -> CounterValues {
         self.core.counters.read()

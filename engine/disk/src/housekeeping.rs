@@ -21,11 +21,26 @@ pub(crate) async fn run(core: Rc<DiskCore>) {
         if core.fence.is_closed() {
             return;
         }
+        look_at_space(&core).await;
         core.chunks.expire_writers();
         core.replicas.borrow().values().for_each(crate::ReplicaStore::compact);
         free_segments(&core);
         make_segment_ahead(&core).await;
         remove_surplus_segments(&core).await;
+    }
+}
+
+async fn look_at_space(core: &Rc<DiskCore>) {
+    // What cannot be told is left as it was: the writes themselves will say.
+    if let Ok(space) = core.env.disk_space(&core.path).await {
+        let short = space.free_bytes < core.options.floor_bytes;
+        if short != core.short_of_space.replace(short) {
+            let (disk, free_bytes) = (core.path.display(), space.free_bytes);
+            match short {
+                true => tracing::warn!(%disk, free_bytes, "the disk is full: new objects are refused"),
+                false => tracing::info!(%disk, free_bytes, "the disk has space again"),
+            }
+        }
     }
 }
 

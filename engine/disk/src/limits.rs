@@ -62,6 +62,9 @@ pub struct DiskOptions {
     pub space_step_bytes: u64,
     /// Bytes of the file system that chunk space leaves to the log, the index tables and the operator.
     pub space_reserve_bytes: u64,
+    /// With less than this free on the file system, [`crate::Disk::is_short_of_space`]: whoever adds rows is to be refused,
+    /// so that removals still find room for their log, their tables and a compaction.
+    pub floor_bytes: u64,
     /// Most chunks being written at once.
     pub open_writers_max: usize,
     /// A chunk being written that is not touched for this long is given up.
@@ -93,6 +96,7 @@ impl DiskOptions {
             space_file_bytes: 256 << 30,
             space_step_bytes: 1 << 30,
             space_reserve_bytes: 1 << 30,
+            floor_bytes: 256 << 20,
             open_writers_max: 8192,
             writer_idle_max: Duration::from_secs(600),
             small_flushed_bytes_max: 0,
@@ -117,6 +121,7 @@ impl DiskOptions {
             space_file_bytes: 16 << 20,
             space_step_bytes: 1 << 20,
             space_reserve_bytes: 1 << 20,
+            floor_bytes: 0,
             open_writers_max: 64,
             writer_idle_max: Duration::from_secs(5),
             small_flushed_bytes_max: 8 << 10,

@@ -43,15 +43,18 @@ pub(crate) async fn serve(core: &Rc<Core>, group: GroupId, op: PartitionOp, salv
         }
         PartitionOp::Refers { owner, object } => refers(core, group, &owner, object).await,
         PartitionOp::Put { bucket, key, manifest, inline, condition } => {
+            core.room_in(group)?;
             put(core, group, bucket, &key, &manifest, inline, &condition).await
         }
         PartitionOp::Delete { bucket, keys, condition } => {
             delete(core, group, bucket, keys, &condition).await
         }
         PartitionOp::CreateUpload { bucket, key, upload, record } => {
+            core.room_in(group)?;
             multipart::create(core, group, bucket, &key, upload, &record).await
         }
         PartitionOp::PutPart { bucket, key, upload, record } => {
+            core.room_in(group)?;
             multipart::put_part(core, group, bucket, &key, upload, &record).await
         }
         PartitionOp::CompleteUpload { .. } => multipart::complete(core, group, op).await,

@@ -8,6 +8,9 @@ mod chunk;
 pub mod core;
 pub mod counters;
 pub mod exchange;
+#[cfg(feature = "fuzz")]
+#[doc(hidden)]
+pub mod fuzz;
 pub mod manifest;
 pub mod map;
 pub mod message;

@@ -9,6 +9,9 @@
 
 mod date;
 mod engine_store;
+#[cfg(feature = "fuzz")]
+#[doc(hidden)]
+pub mod fuzz;
 mod http;
 mod limits;
 mod s3;

@@ -17,6 +17,9 @@ mod counters;
 mod disk;
 mod error;
 mod fence;
+#[cfg(feature = "fuzz")]
+#[doc(hidden)]
+pub mod fuzz;
 mod housekeeping;
 mod identity;
 mod limits;

@@ -20,6 +20,9 @@ mod checksum;
 mod cursor;
 mod error;
 mod filter;
+#[cfg(feature = "fuzz")]
+#[doc(hidden)]
+pub mod fuzz;
 mod index;
 mod levels;
 mod limits;

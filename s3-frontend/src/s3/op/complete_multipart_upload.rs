@@ -68,7 +68,7 @@ fn location<S: ObjectStore>(call: &Call<'_, S>) -> String {
     format!("http://{}/{}", call.header("host").unwrap_or_default(), String::from_utf8_lossy(&path))
 }
 
-fn read_parts(document: &[u8]) -> S3Result<Vec<CompletePart>> {
+pub(super) fn read_parts(document: &[u8]) -> S3Result<Vec<CompletePart>> {
     if document.is_empty() {
         return Err(Code::MissingRequestBodyError.into());
     }

@@ -40,7 +40,7 @@ fn is_region_name(name: &str) -> bool {
 }
 
 /// The `LocationConstraint`; empty where there is none.
-fn read_location(document: &[u8]) -> S3Result<String> {
+pub(super) fn read_location(document: &[u8]) -> S3Result<String> {
     let mut location = String::new();
     if document.iter().all(u8::is_ascii_whitespace) {
         return Ok(location);

@@ -73,7 +73,7 @@ async fn delete<S: ObjectStore>(call: &Call<'_, S>, objects: &[Doomed]) -> Vec<S
     results
 }
 
-struct Deletion {
+pub(super) struct Deletion {
     quiet: bool,
     objects: Vec<Doomed>,
 }
@@ -95,7 +95,7 @@ impl Doomed {
     }
 }
 
-fn read_deletion(document: &[u8]) -> S3Result<Deletion> {
+pub(super) fn read_deletion(document: &[u8]) -> S3Result<Deletion> {
     if document.is_empty() {
         return Err(Code::MissingRequestBodyError.into());
     }

@@ -18,3 +18,11 @@ pub(crate) mod put_object;
 pub(crate) mod settings;
 pub(crate) mod upload_part;
 pub(crate) mod write_condition;
+
+/// Reads a document as each operation that takes one would.
+#[cfg(feature = "fuzz")]
+pub(crate) fn fuzz_documents(document: &[u8]) {
+    let _ = complete_multipart_upload::read_parts(document);
+    let _ = create_bucket::read_location(document);
+    let _ = delete_objects::read_deletion(document);
+}

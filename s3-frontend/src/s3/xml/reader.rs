@@ -60,7 +60,8 @@ fn open(
     texts: &mut Vec<String>,
     had_root: &mut bool,
 ) -> Result<(), MalformedXml> {
-    if texts.len() == XML_DEPTH_MAX || (texts.is_empty() && *had_root) {
+    // The library takes any name; one with a slash could pass for a path of several elements.
+    if texts.len() == XML_DEPTH_MAX || (texts.is_empty() && *had_root) || name.contains(&b'/') {
         return Err(MalformedXml);
     }
     *had_root = true;
@@ -114,6 +115,8 @@ mod tests {
             "text",
             "<A>",
             "<A></B>",
+            "<A/B></A/B>",
+            "<A><B/C>x</B/C></A>",
             "<A/><B/>",
             "<A/>text",
             "<A><B></A></B>",

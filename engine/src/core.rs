@@ -47,6 +47,8 @@ const LEADER_LIMIT: Duration = Duration::from_secs(8);
 const LEADER_RETRY: Duration = Duration::from_millis(5);
 /// A disk that took longer than this on average is asked last, for a while.
 const SLOW_DISK: Duration = Duration::from_millis(10);
+/// And than so many times the fastest disk: where all are late the node has too much to do, and no disk is to blame.
+const SLOW_DISK_RATIO: u32 = 4;
 /// After so long without a read a slow disk gets another chance.
 const SLOW_DISK_MEMORY: Duration = Duration::from_secs(2);
 
@@ -479,8 +481,11 @@ impl Core {
 
     /// Whether a disk took long lately.
     pub(crate) fn is_slow(&self, disk: DiskIndex) -> bool {
-        self.latencies.borrow().get(&disk).is_some_and(|latency| {
-            latency.average > SLOW_DISK && self.env.now().since(latency.at) < SLOW_DISK_MEMORY
+        let latencies = self.latencies.borrow();
+        let fastest = latencies.values().map(|latency| latency.average).min().unwrap_or_default();
+        latencies.get(&disk).is_some_and(|latency| {
+            latency.average > SLOW_DISK.max(fastest * SLOW_DISK_RATIO)
+                && self.env.now().since(latency.at) < SLOW_DISK_MEMORY
         })
     }
 

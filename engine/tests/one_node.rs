@@ -13,7 +13,7 @@ use buckets_engine::object::api::{
     ObjectError, PutRequest, UploadPartRequest, User, WriteCondition,
 };
 use buckets_engine::object::store::Store;
-use buckets_env::sim::{SimNode, Simulation, sweep, sweep_and};
+use buckets_env::sim::{DiskFaults, SimNode, Simulation, sweep, sweep_and};
 use buckets_ring::assembly::{FoundDisk, FoundFile, assemble};
 use buckets_ring::coding::Coding;
 use buckets_ring::format::{BlockChecksum, FormatJson};
@@ -505,6 +505,33 @@ fn any_two_disks_may_be_removed_wiped_or_rot_while_running() {
         for core in [1, 0] {
             cluster.run(core, async |store| check_all(store, model.clone()).await).unwrap();
         }
+    });
+}
+
+/// Second asks are limited, so a disk that is always late must be known for it.
+#[test]
+fn a_slow_disk_is_soon_asked_last() {
+    sweep(0..4, |seed| {
+        let (_simulation, node, _) = filled(seed);
+        // More than the cache holds.
+        let keys: Vec<String> = (0..8).map(|number| format!("in-chunks-{number}")).collect();
+        start(&node)
+            .run(0, async |store| {
+                for key in &keys {
+                    put(&store, key, Content { seed, len: 600_000 }, WriteCondition::Always).await.unwrap();
+                }
+                node.disk(path((seed % 4) as u8))
+                    .faults(DiskFaults { slow_factor: 1000, ..DiskFaults::default() });
+                let mut late = 0;
+                for key in keys.iter().cycle().take(300) {
+                    let begun = store.env().now();
+                    assert!(read(&store, key).await.unwrap().is_some());
+                    late += u32::from(store.env().now().since(begun) >= Duration::from_millis(20));
+                    store.env().sleep(Duration::from_millis(50)).await;
+                }
+                assert!(late <= 30, "{late} of 300 reads waited for the slow disk");
+            })
+            .unwrap();
     });
 }
 

@@ -166,6 +166,24 @@ impl PartStream {
     }
 }
 
+/// Notes how long a read of a disk took, or was waited for.
+struct Noted<'a> {
+    core: &'a Core,
+    disk: DiskIndex,
+    start: Instant,
+    answered: bool,
+}
+
+impl Drop for Noted<'_> {
+    fn drop(&mut self) {
+        let took = self.core.env.now().since(self.start);
+        // One that its client gave up at once says nothing.
+        if self.answered || took >= HEDGE_AFTER {
+            self.core.note_latency(self.disk, took);
+        }
+    }
+}
+
 struct PartReader {
     core: Rc<Core>,
     codec: Rc<Codec>,
@@ -212,10 +230,13 @@ impl PartReader {
         let mut spare: VecDeque<u8> = VecDeque::new();
         let mut reads = FuturesUnordered::new();
         for number in self.order() {
-            match (wanted.contains(&number), self.disk(number)) {
-                (true, Some(disk)) => reads.push(self.read_chunk(number, disk, stripes.clone())),
-                (false, Some(_)) => spare.push_back(number),
-                (_, None) => {}
+            match self.disk(number) {
+                // Slow disks come last, wanted or not: rebuilding from the others is faster.
+                Some(disk) if wanted.contains(&number) && !self.core.is_slow(disk) => {
+                    reads.push(self.read_chunk(number, disk, stripes.clone()));
+                }
+                Some(_) => spare.push_back(number),
+                None => {}
             }
         }
         // With all wanted chunks on their way nothing else is asked; with one of them out of reach, any K will do.
@@ -315,7 +336,8 @@ impl PartReader {
         disk: DiskIndex,
         stripes: Range<u32>,
     ) -> (u8, Result<Vec<Block>, Refusal>) {
-        let start: Instant = self.core.env.now();
+        // Also of a read that is given up, because another one was faster.
+        let mut noted = Noted { core: &self.core, disk, start: self.core.env.now(), answered: false };
         let request = Request::ChunkRead {
             disk,
             chunk: self.chunk(number),
@@ -327,7 +349,7 @@ impl PartReader {
             Ok(_) => Err(Refusal::ChunkDamaged),
             Err(refusal) => Err(refusal),
         };
-        self.core.note_latency(disk, self.core.env.now().since(start));
+        noted.answered = true;
         (number, answer)
     }
 

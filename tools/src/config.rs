@@ -54,6 +54,9 @@ pub struct NodeArgs {
     /// What is logged: error, warn, info, debug, trace, or a filter such as info,buckets_disk=debug [default: info]
     #[arg(long, value_name = "FILTER")]
     pub log_level: Option<String>,
+    /// For tests: disks misbehave as FILE says (JSON: {"/mnt/disk1": {"slow_factor": 100}}; see docs/configuration.md)
+    #[arg(long, value_name = "FILE")]
+    pub disk_faults: Option<PathBuf>,
 }
 
 /// How log lines are written.
@@ -140,6 +143,8 @@ pub struct NodeConfig {
     pub inline_bytes_max: usize,
     /// The limits that are set.
     pub limits: LimitsSection,
+    /// What disks do wrong on purpose.
+    pub disk_faults: Option<PathBuf>,
     /// Make and format the disks if they are not there.
     pub dev: bool,
 }
@@ -254,6 +259,7 @@ impl NodeArgs {
             credentials_file,
             inline_bytes_max,
             limits: file.limits,
+            disk_faults: self.disk_faults,
             dev: dev.is_some(),
         })
     }

@@ -6,6 +6,7 @@
 
 use crate::config::{ConfigError, LogFormat, NodeArgs, NodeConfig};
 use crate::credentials::{self, CredentialsError, Origin};
+use crate::disk_faults::{self, DiskFaultsError};
 use crate::format::{self, FormatDisksError, FormatRequest};
 use crate::local_disks::{self, DiskLock, LockError};
 use crate::report::Report;
@@ -43,6 +44,9 @@ pub enum DaemonError {
     /// Flags or configuration.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// `--disk-faults`.
+    #[error(transparent)]
+    DiskFaults(#[from] DiskFaultsError),
     /// Root credentials.
     #[error(transparent)]
     Credentials(#[from] CredentialsError),
@@ -89,6 +93,9 @@ pub enum DaemonError {
 pub fn run(args: NodeArgs) -> Result<(), DaemonError> {
     let config = args.resolve(|name| std::env::var(name).ok())?;
     start_log(&config)?;
+    if let Some(path) = &config.disk_faults {
+        disk_faults::follow(path.clone())?;
+    }
     if config.dev {
         make_dev_disks(&config)?;
     }

@@ -11,6 +11,7 @@ pub mod config;
 pub mod credentials;
 pub mod ctl;
 pub mod daemon;
+mod disk_faults;
 pub mod format;
 pub mod local_disks;
 pub mod report;

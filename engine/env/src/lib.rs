@@ -11,6 +11,7 @@
 
 pub mod buffer;
 mod core_link;
+mod fault;
 mod file;
 mod net;
 pub mod real;
@@ -19,6 +20,7 @@ pub mod sim;
 
 pub use buffer::{ALIGNMENT, AlignedBuf, AlignedBytes};
 pub use core_link::{CoreReceiver, CoreSender, Overloaded, WakeCore, core_queue};
+pub use fault::{DiskFaults, Fault};
 pub use file::{File, OpenMode, WriteMode};
 pub use net::{Listener, Stream};
 

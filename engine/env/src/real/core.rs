@@ -42,6 +42,8 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(10);
 const GLOMMIO_IO_MEMORY_BYTES: usize = 64 << 10;
 /// Submission entries of each of glommio's three rings.
 const GLOMMIO_RING_ENTRIES: usize = 128;
+/// Random numbers fetched from the operating system at a time.
+const RANDOM_REFILL: usize = 64;
 
 /// How a core is run.
 #[derive(Clone, Debug)]
@@ -271,7 +273,7 @@ pub(super) struct Core {
     /// When the ring was looked at.
     last_look: Cell<Instant>,
     /// Unused random numbers from the operating system.
-    pub(super) random: RefCell<Vec<u64>>,
+    random: RefCell<Vec<u64>>,
 }
 
 impl Core {
@@ -291,6 +293,23 @@ impl Core {
             tasks.there.borrow_mut().remove(&number);
         });
         drop(task.detach());
+    }
+
+    /// From the operating system.
+    pub(super) fn random_u64(&self) -> u64 {
+        let mut unused = self.random.borrow_mut();
+        if unused.is_empty() {
+            let mut bytes = [0u8; RANDOM_REFILL * 8];
+            if let Err(error) = getrandom::fill(&mut bytes) {
+                panic!("the operating system gives no random numbers: {error}");
+            }
+            let (words, _) = bytes.as_chunks::<8>();
+            unused.extend(words.iter().map(|word| u64::from_le_bytes(*word)));
+        }
+        match unused.pop() {
+            Some(number) => number,
+            None => unreachable!("filled above"),
+        }
     }
 
     /// Hands messages of other cores to their receivers if there are any. Called wherever a task passes through

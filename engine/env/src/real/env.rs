@@ -15,9 +15,6 @@ use std::rc::Rc;
 use std::sync::LazyLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Random numbers fetched from the operating system at a time.
-const RANDOM_REFILL: usize = 64;
-
 /// The real world as one core sees it.
 #[derive(Clone)]
 pub struct RealEnv {
@@ -41,19 +38,7 @@ impl RealEnv {
     }
 
     pub(crate) fn random_u64(&self) -> u64 {
-        let mut unused = self.core.random.borrow_mut();
-        if unused.is_empty() {
-            let mut bytes = [0u8; RANDOM_REFILL * 8];
-            if let Err(error) = getrandom::fill(&mut bytes) {
-                panic!("the operating system gives no random numbers: {error}");
-            }
-            let (words, _) = bytes.as_chunks::<8>();
-            unused.extend(words.iter().map(|word| u64::from_le_bytes(*word)));
-        }
-        match unused.pop() {
-            Some(number) => number,
-            None => unreachable!("filled above"),
-        }
+        self.core.random_u64()
     }
 
     pub(crate) fn spawn(&self, task: LocalBoxFuture<'static, ()>) {

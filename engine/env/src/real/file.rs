@@ -1,8 +1,9 @@
 //! Files on the core's ring.
 
 use super::core::Core;
+use super::faults::Victim;
 use super::ring::{FileStatus, Lane, PIECE_BYTES_MAX, ReadBuffer};
-use crate::{ALIGNMENT, AlignedBuf, AlignedBytes, OpenMode, WriteMode};
+use crate::{ALIGNMENT, AlignedBuf, AlignedBytes, Fault, OpenMode, WriteMode};
 use futures::future::try_join_all;
 use std::collections::BTreeMap;
 use std::ffi::CString;
@@ -30,6 +31,7 @@ struct OpenFile {
     /// `None` only while it is being dropped. Operations in the kernel hold it too.
     descriptor: Option<Rc<OwnedFd>>,
     lane: Lane,
+    victim: Option<Victim>,
     _life: Life,
 }
 
@@ -53,8 +55,15 @@ impl RealFile {
         let descriptor = Rc::new(descriptor);
         let status = core.ring.status(Lane::NAMES, &descriptor).await?;
         let lane = core.ring.lane(status.device);
+        let victim = Victim::new(core, path);
         Ok(RealFile {
-            open: Rc::new(OpenFile { core: core.clone(), descriptor: Some(descriptor), lane, _life: life }),
+            open: Rc::new(OpenFile {
+                core: core.clone(),
+                descriptor: Some(descriptor),
+                lane,
+                victim,
+                _life: life,
+            }),
         })
     }
 
@@ -67,6 +76,19 @@ impl RealFile {
 
     pub(crate) async fn read_at(&self, offset: u64, len: usize) -> io::Result<AlignedBuf> {
         refuse_unaligned(offset, len as u64)?;
+        let Some(victim) = &self.open.victim else { return self.read_well(offset, len).await };
+        let work = async {
+            victim.fails(Fault::Read)?;
+            let mut buffer = self.read_well(offset, len).await?;
+            if victim.strikes(Fault::BitRot) {
+                buffer[len / 2] ^= 1;
+            }
+            Ok(buffer)
+        };
+        Box::pin(victim.slowed(work)).await
+    }
+
+    async fn read_well(&self, offset: u64, len: usize) -> io::Result<AlignedBuf> {
         self.open.core.look_at_doorbell();
         let buffer = ReadBuffer::new(len);
         if len <= PIECE_BYTES_MAX {
@@ -110,6 +132,23 @@ impl RealFile {
         if !data.is_aligned() {
             return Err(unaligned("the address of the data"));
         }
+        let Some(victim) = &self.open.victim else { return self.write_well(offset, data, mode).await };
+        let work = async {
+            victim.fails(Fault::Write)?;
+            if mode == WriteMode::Flushed && victim.strikes(Fault::Flush) {
+                self.write_well(offset, data, WriteMode::Unflushed).await?;
+                return Err(io::Error::from_raw_os_error(libc::EIO));
+            }
+            if victim.strikes(Fault::LostWrite) {
+                return Ok(());
+            }
+            let elsewhere = if victim.strikes(Fault::MisdirectedWrite) { data.len() as u64 } else { 0 };
+            self.write_well(offset + elsewhere, data, mode).await
+        };
+        Box::pin(victim.slowed(work)).await
+    }
+
+    async fn write_well(&self, offset: u64, data: AlignedBytes, mode: WriteMode) -> io::Result<()> {
         self.open.core.look_at_doorbell();
         if data.len() <= PIECE_BYTES_MAX {
             return self.write_piece(offset, data, mode).await;
@@ -121,7 +160,7 @@ impl RealFile {
         try_join_all(parts).await?;
         match mode {
             WriteMode::Unflushed => Ok(()),
-            WriteMode::Flushed => self.sync_data().await,
+            WriteMode::Flushed => self.flush_well().await,
         }
     }
 
@@ -148,6 +187,15 @@ impl RealFile {
     }
 
     pub(crate) async fn sync_data(&self) -> io::Result<()> {
+        let Some(victim) = &self.open.victim else { return self.flush_well().await };
+        let work = async {
+            victim.fails(Fault::Flush)?;
+            self.flush_well().await
+        };
+        Box::pin(victim.slowed(work)).await
+    }
+
+    async fn flush_well(&self) -> io::Result<()> {
         self.open.core.look_at_doorbell();
         // Never repeated, whatever the error: after a failed flush the kernel has forgotten what was dirty.
         self.open.core.ring.sync_data(self.open.lane, self.descriptor()).await
@@ -162,6 +210,9 @@ impl RealFile {
     }
 
     async fn fallocate(&self, offset: u64, len: u64, mode: i32) -> io::Result<()> {
+        if let Some(victim) = &self.open.victim {
+            victim.fails(Fault::Write)?;
+        }
         self.open.core.look_at_doorbell();
         loop {
             match self.open.core.ring.fallocate(self.open.lane, self.descriptor(), offset, len, mode).await {

@@ -25,6 +25,7 @@
 
 mod core;
 mod env;
+mod faults;
 mod file;
 mod kernel;
 mod preflight;
@@ -36,6 +37,7 @@ mod watchdog;
 
 pub use self::core::{CoreHandle, CoreOptions, run_core, usable_cpus};
 pub use env::RealEnv;
+pub use faults::set_disk_faults;
 pub use file::RealFile;
 pub use preflight::{StartError, Warning, preflight, preflight_listen};
 pub use tcp::{RealListener, RealStream};

@@ -8,10 +8,11 @@
 //!   back. What no disk was declared for lies on the node's root disk.
 //! - Nothing here knows time or tasks: operations happen when they are called.
 
-use super::fault::{DiskFaults, DiskIoCounts, Fault, OneShot};
+use super::fault::{DiskIoCounts, OneShot};
 use super::inode::{Change, Inode, PAGE_BYTES, Survival};
 use super::rng::SimRng;
 use crate::{AlignedBuf, DiskSpace, WriteMode};
+use crate::{DiskFaults, Fault};
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
 use std::ops::Bound;

@@ -39,9 +39,10 @@ mod sweep;
 mod tests;
 mod world;
 
+pub use crate::{DiskFaults, Fault};
 pub use env::{SimEnv, SimFile};
 pub use executor::Schedule;
-pub use fault::{DiskFaults, DiskIoCounts, Fault};
+pub use fault::DiskIoCounts;
 pub use net::{LinkOptions, NetworkOptions};
 pub use replay::assert_replays;
 pub use rng::SimRng;

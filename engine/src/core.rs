@@ -8,6 +8,7 @@ use crate::budget::{Budget, Held};
 use crate::chunk::{BlockCache, Hedges};
 use crate::counters::{CoreCounters, LiveCounters, count};
 use crate::exchange::{CoreMessage, Exchange};
+use crate::latency::Latencies;
 use crate::manifest::Part;
 use crate::map::{DiskState, NodeMap, Voters};
 use crate::message::{
@@ -45,12 +46,14 @@ const ASK_LIMIT: Duration = Duration::from_secs(10);
 const LEADER_LIMIT: Duration = Duration::from_secs(8);
 /// Between two looks for a leader.
 const LEADER_RETRY: Duration = Duration::from_millis(5);
-/// A disk that took longer than this on average is asked last, for a while.
-const SLOW_DISK: Duration = Duration::from_millis(10);
-/// And than so many times the fastest disk: where all are late the node has too much to do, and no disk is to blame.
-const SLOW_DISK_RATIO: u32 = 4;
+/// A disk whose reads take longer than this on average is asked last, for a while.
+const SLOW_READ: Duration = Duration::from_millis(10);
 /// After so long without a read a slow disk gets another chance.
-const SLOW_DISK_MEMORY: Duration = Duration::from_secs(2);
+const SLOW_READ_MEMORY: Duration = Duration::from_secs(2);
+/// New chunks are not put on a disk whose writes take longer than this on average, for a while.
+const SLOW_WRITE: Duration = Duration::from_millis(20);
+/// After so long without a write a slow disk gets another chance: the writes that try it may wait for it.
+const SLOW_WRITE_MEMORY: Duration = Duration::from_secs(30);
 
 /// Who leads a group, as the leader's core tells the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,13 +100,10 @@ pub(crate) struct Core {
     leaders: RefCell<BTreeMap<GroupId, Leadership>>,
     codecs: RefCell<BTreeMap<Coding, Rc<Codec>>>,
     reading: RefCell<BTreeMap<ObjectId, usize>>,
-    latencies: RefCell<BTreeMap<DiskIndex, Latency>>,
-}
-
-#[derive(Clone, Copy)]
-struct Latency {
-    average: Duration,
-    at: Instant,
+    /// Of reads.
+    pub(crate) read_latencies: Rc<Latencies>,
+    /// Of blocks of new chunks.
+    pub(crate) write_latencies: Rc<Latencies>,
 }
 
 /// What a core is made of.
@@ -142,7 +142,8 @@ impl Core {
             leaders: RefCell::default(),
             codecs: RefCell::default(),
             reading: RefCell::default(),
-            latencies: RefCell::default(),
+            read_latencies: Latencies::new(SLOW_READ, SLOW_READ_MEMORY),
+            write_latencies: Latencies::new(SLOW_WRITE, SLOW_WRITE_MEMORY),
             env: parts.env,
         })
     }
@@ -477,25 +478,6 @@ impl Core {
             *reading.entry(part.object).or_default() += 1;
         }
         Reading { core: self.clone(), parts: parts.iter().map(|part| part.object).collect() }
-    }
-
-    /// Whether a disk took long lately.
-    pub(crate) fn is_slow(&self, disk: DiskIndex) -> bool {
-        let latencies = self.latencies.borrow();
-        let fastest = latencies.values().map(|latency| latency.average).min().unwrap_or_default();
-        latencies.get(&disk).is_some_and(|latency| {
-            latency.average > SLOW_DISK.max(fastest * SLOW_DISK_RATIO)
-                && self.env.now().since(latency.at) < SLOW_DISK_MEMORY
-        })
-    }
-
-    /// Remembers how long a read took.
-    pub(crate) fn note_latency(&self, disk: DiskIndex, took: Duration) {
-        let at = self.env.now();
-        let mut latencies = self.latencies.borrow_mut();
-        let latency = latencies.entry(disk).or_insert(Latency { average: took, at });
-        latency.average = (latency.average * 7 + took) / 8;
-        latency.at = at;
     }
 
     /// Seals a bucket in every partition. Errors: `BucketNotEmpty`.

@@ -52,6 +52,8 @@ counters! {
     chunks_missing,
     /// Chunks that a write could not place; the object has less redundancy until repair.
     chunks_unplaced,
+    /// Slow disks that got no chunk of a write; the object has fewer data chunks and as much parity instead.
+    slow_disks_left_out,
     /// Reads that asked another disk because one was slow.
     reads_hedged,
     /// Chunks freed behind deletes and overwrites.

@@ -11,6 +11,7 @@ pub mod exchange;
 #[cfg(feature = "fuzz")]
 #[doc(hidden)]
 pub mod fuzz;
+mod latency;
 pub mod manifest;
 pub mod map;
 pub mod message;

@@ -535,6 +535,30 @@ fn a_slow_disk_is_soon_asked_last() {
     });
 }
 
+/// A write waits for no slow disk once it is known: not as one of its chunks, and not as the leader of its partition.
+#[test]
+fn a_slow_disk_soon_holds_up_no_write() {
+    sweep(0..4, |seed| {
+        let (_simulation, node, _) = filled(seed);
+        start(&node)
+            .run(0, async |store| {
+                node.disk(path((seed % 4) as u8))
+                    .faults(DiskFaults { slow_factor: 1000, ..DiskFaults::default() });
+                let mut late = 0;
+                for number in 0..400_u64 {
+                    let len = if number.is_multiple_of(2) { 100 } else { 100_000 };
+                    let begun = store.env().now();
+                    let key = format!("key-{}", number % 40);
+                    put(&store, &key, Content { seed: number, len }, WriteCondition::Always).await.unwrap();
+                    late += u32::from(store.env().now().since(begun) >= Duration::from_millis(50));
+                    store.env().sleep(Duration::from_millis(20)).await;
+                }
+                assert!(late <= 60, "{late} of 400 writes waited for the slow disk");
+            })
+            .unwrap();
+    });
+}
+
 #[test]
 fn with_one_disk_gone_everything_goes_on_and_when_it_is_back_too() {
     sweep(0..24, |seed| {

@@ -1,5 +1,4 @@
 //! Faults on purpose on real files. One test: what is set counts for the whole process.
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod support;
 

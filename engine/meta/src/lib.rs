@@ -16,6 +16,7 @@ pub mod limits;
 mod log;
 mod members;
 mod message;
+mod pace;
 mod payload;
 mod replica;
 mod salvage;

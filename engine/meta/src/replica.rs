@@ -16,6 +16,7 @@ use crate::limits::Options;
 use crate::log::{Log, Offer, log_entry};
 use crate::members::{Members, raft_id};
 use crate::message::{GroupBody, GroupMessage, LogPosition, RaftMessage};
+use crate::pace::Pace;
 use crate::payload::{self, Unreadable};
 use crate::status::{GroupStatus, LeaderChange, Role, RowsState, VoterStatus};
 use buckets_disk::{HardState, Lsn, ReplicaStore};
@@ -175,6 +176,10 @@ pub(crate) struct Replica {
     hand_over_at: Instant,
     hand_over_again: Duration,
     hand_over_gate: Rc<Cell<Instant>>,
+    /// Of this disk, while it leads.
+    own_pace: Pace,
+    /// Of the disk that should lead, while this one leads.
+    preferred_pace: Pace,
     told: Option<(u64, Option<DiskUuid>)>,
     failed: Option<&'static str>,
 }
@@ -229,6 +234,8 @@ impl Replica {
             hand_over_at: now,
             hand_over_again: HAND_OVER_AGAIN,
             hand_over_gate,
+            own_pace: Pace::default(),
+            preferred_pace: Pace::default(),
             told: None,
             failed: None,
             options,
@@ -514,7 +521,8 @@ impl Replica {
                 self.start_proposals();
                 self.start_round(now);
             }
-            self.take_ready(&mut effects);
+            self.take_ready(now, &mut effects);
+            self.look_at_paces(now);
             self.apply(&mut effects);
             if !self.leading() {
                 self.refuse_reads();
@@ -526,7 +534,7 @@ impl Replica {
         effects
     }
 
-    fn take_ready(&mut self, effects: &mut Effects) {
+    fn take_ready(&mut self, now: Instant, effects: &mut Effects) {
         while self.node.has_ready() {
             let mut ready = self.node.ready();
             // Replicas never hand Raft a snapshot to restore.
@@ -543,7 +551,13 @@ impl Replica {
             if own_flush {
                 let entries: Vec<_> = ready.entries().iter().map(log_entry).collect();
                 match self.store.append(&entries, Some(self.hard_state()), None) {
-                    Ok(lsn) => effects.flushes.push((lsn, number)),
+                    Ok(lsn) => {
+                        effects.flushes.push((lsn, number));
+                        if let Some(last) = entries.last().filter(|_| self.leading()) {
+                            self.own_pace.sent(last.index, now);
+                            self.preferred_pace.sent(last.index, now);
+                        }
+                    }
                     Err(_) => {
                         effects.fenced = true;
                         return self.fail("its disk takes no writes");
@@ -560,6 +574,34 @@ impl Replica {
             for confirmation in confirmations {
                 self.round_confirmed(&confirmation.request_ctx, confirmation.index);
             }
+        }
+    }
+
+    /// What the voters have flushed tells whose disk is slow. A leader's own is the worst: it applies, and so answers,
+    /// only what is durable there.
+    fn look_at_paces(&mut self, now: Instant) {
+        if !self.own_pace.is_waiting() && !self.preferred_pace.is_waiting() {
+            return;
+        }
+        let members = self.offer.members.borrow();
+        let prs = self.node.raft.prs();
+        let matched = |voter: DiskUuid| prs.get(raft_id(voter)).map_or(0, |progress| progress.matched);
+        let majority = members.voters().len() / 2 + 1;
+        let without = |voter: DiskUuid| {
+            let others = members.voters().iter().filter(|other| **other != voter);
+            let mut others: Vec<u64> = others.map(|other| matched(*other)).collect();
+            others.sort_unstable_by(|a, b| b.cmp(a));
+            others.get(majority - 1).copied()
+        };
+        let was_slow = self.own_pace.is_slow();
+        self.own_pace.look(matched(self.disk), without(self.disk), now);
+        if let Some(preferred) = self.preference.first().copied().filter(|disk| *disk != self.disk) {
+            self.preferred_pace.look(matched(preferred), without(preferred), now);
+        }
+        drop(members);
+        if self.own_pace.is_slow() && !was_slow {
+            tracing::warn!(group = %self.group, disk = %self.disk, "the leader's disk is slow: another one shall lead");
+            self.hand_over_at = now;
         }
     }
 
@@ -746,9 +788,11 @@ impl Replica {
                 self.leading_since = Some(now);
                 self.hand_over_at = now.after(self.options.leader_return_after);
             }
-        } else {
+        } else if self.leading_since.is_some() {
             self.leading_since = None;
             self.snapshot_watch.clear();
+            self.own_pace.forget();
+            self.preferred_pace.forget();
         }
         if self.told != Some((term, leader)) {
             self.told = Some((term, leader));
@@ -842,14 +886,14 @@ impl Replica {
                     && progress.matched + HAND_OVER_LAG_ENTRIES_MAX >= last
             })
         };
-        if self.rows != RowsState::Whole {
+        if self.rows != RowsState::Whole || self.own_pace.is_slow() {
             if let Some(heir) = self.heir().filter(|heir| near(self, *heir)) {
                 self.ask_heir(heir, now);
             }
             return;
         }
         let Some(preferred) = self.preference.first().copied() else { return };
-        if preferred != self.disk && near(self, preferred) {
+        if preferred != self.disk && !self.preferred_pace.is_slow() && near(self, preferred) {
             self.ask_heir(preferred, now);
         }
     }

@@ -179,7 +179,7 @@ impl Drop for Noted<'_> {
         let took = self.core.env.now().since(self.start);
         // One that its client gave up at once says nothing.
         if self.answered || took >= HEDGE_AFTER {
-            self.core.note_latency(self.disk, took);
+            self.core.read_latencies.note(self.disk, took, self.core.env.now());
         }
     }
 }
@@ -223,6 +223,10 @@ impl PartReader {
         Ok(window)
     }
 
+    fn is_slow(&self, disk: DiskIndex) -> bool {
+        self.core.read_latencies.is_slow(disk, self.core.env.now())
+    }
+
     /// The blocks of `stripes` of the data chunks `wanted`.
     async fn read_chunks(&self, stripes: Range<u32>, wanted: &BTreeSet<u8>) -> Result<Window, ObjectError> {
         let k = self.codec.k();
@@ -232,7 +236,7 @@ impl PartReader {
         for number in self.order() {
             match self.disk(number) {
                 // Slow disks come last, wanted or not: rebuilding from the others is faster.
-                Some(disk) if wanted.contains(&number) && !self.core.is_slow(disk) => {
+                Some(disk) if wanted.contains(&number) && !self.is_slow(disk) => {
                     reads.push(self.read_chunk(number, disk, stripes.clone()));
                 }
                 Some(_) => spare.push_back(number),
@@ -376,7 +380,7 @@ impl PartReader {
     /// Chunk numbers, the cheapest first: data before parity, slow disks last.
     fn order(&self) -> Vec<u8> {
         let mut order: Vec<u8> = (0..self.part.placement.disks.len() as u8).collect();
-        order.sort_by_key(|number| self.disk(*number).is_some_and(|disk| self.core.is_slow(disk)));
+        order.sort_by_key(|number| self.disk(*number).is_some_and(|disk| self.is_slow(disk)));
         order
     }
 

@@ -5,13 +5,14 @@
 //!   disks, the next is filled. Nothing is buffered beyond two stripes.
 //! - A part is reported as written only when at least one chunk more than K is flushed (all of them may be fewer than
 //!   planned: those are named as missing), so that no acknowledged object is without redundancy.
-//! - Disks known to be out of service are left out from the start, and the part gets more parity instead.
+//! - Disks known to be out of service are left out from the start, and the part gets more parity instead. So are slow ones,
+//!   as far as the part keeps M of redundancy without them.
 
 use crate::budget::Held;
 use crate::core::Core;
 use crate::counters::count;
 use crate::manifest::{ChunkOwner, Part, Placement};
-use crate::message::{ChunkName, DiskIndex, Refusal, Request};
+use crate::message::{Answer, ChunkName, DiskIndex, Refusal, Request};
 use crate::object::api::{BodyError, BodySource, ObjectError};
 use crate::object::digest::BodyDigest;
 use crate::object::md5_lanes::Md5;
@@ -101,8 +102,10 @@ impl<'a> PartWriter<'a> {
         owner: Bytes,
     ) -> Result<PartWriter<'a>, ObjectError> {
         let all = core.map.chunk_order(set, object);
-        let places: Vec<u8> = all.into_iter().filter(|place| core.map.in_service_at(set, *place)).collect();
         let planned = core.map.coding(set);
+        let mut places: Vec<u8> =
+            all.into_iter().filter(|place| core.map.in_service_at(set, *place)).collect();
+        leave_out_slow(core, set, planned, &mut places);
         let missing = usize::from(planned.n()) - places.len();
         let coding = u8::try_from(missing)
             .ok()
@@ -209,10 +212,8 @@ impl<'a> PartWriter<'a> {
             });
             let core = self.core;
             async move {
-                match request {
-                    Some((disk, append)) => Some(core.ask_disk(disk, append).await),
-                    None => None,
-                }
+                let (disk, append) = request?;
+                Some(timed(core, disk, append).await)
             }
         });
         let body = (0..k).map(|chunk| {
@@ -232,12 +233,8 @@ impl<'a> PartWriter<'a> {
             let chunk = ChunkName { object: self.object, number: chunk as u8 };
             let (core, owner, disk) = (self.core, self.owner.clone(), *disk);
             async move {
-                match disk {
-                    Some(disk) => {
-                        Some(core.ask_disk(disk, Request::ChunkFinish { disk, chunk, owner }).await)
-                    }
-                    None => None,
-                }
+                let disk = disk?;
+                Some(timed(core, disk, Request::ChunkFinish { disk, chunk, owner }).await)
             }
         });
         let answers = join_all(finishes).await;
@@ -245,10 +242,7 @@ impl<'a> PartWriter<'a> {
     }
 
     /// Leaves out the chunks that failed; an error where too few are left.
-    fn note(
-        &mut self,
-        answers: Vec<Option<Result<crate::message::Reply, Refusal>>>,
-    ) -> Result<(), ObjectError> {
+    fn note(&mut self, answers: Vec<Option<Answer>>) -> Result<(), ObjectError> {
         let mut last = None;
         for (chunk, answer) in answers.into_iter().enumerate() {
             if let Some(Err(refusal)) = answer {
@@ -295,6 +289,33 @@ impl<'a> PartWriter<'a> {
         });
         join_all(drops).await;
     }
+}
+
+/// A disk that takes many times as long as the others would hold up every write.
+fn leave_out_slow(core: &Core, set: u16, planned: Coding, places: &mut Vec<u8>) {
+    let now = core.env.now();
+    let missing = usize::from(planned.n()) - places.len();
+    // With fewer data chunks than one there would be less parity.
+    let mut left = usize::from(planned.k()).saturating_sub(1 + missing);
+    places.retain(|place| {
+        let disk = core.map.disk_at(set, *place);
+        let leave_out = left > 0 && disk.is_some_and(|disk| core.write_latencies.is_slow(disk, now));
+        if leave_out {
+            left -= 1;
+            count(&core.counters.slow_disks_left_out, 1);
+        }
+        !leave_out
+    });
+}
+
+/// Asks a disk to write, and remembers how long it took.
+async fn timed(core: &Rc<Core>, disk: DiskIndex, request: Request) -> Answer {
+    let under_way = core.write_latencies.begin(disk, core.env.now());
+    let answer = core.ask_disk(disk, request).await;
+    if answer.is_ok() {
+        under_way.ended(core.env.now());
+    }
+    answer
 }
 
 /// One chunk more than is needed to read, and always a majority where the code has one.

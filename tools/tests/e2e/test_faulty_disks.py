@@ -2,7 +2,6 @@
 is acknowledged that is not there, and what a bad disk says is never believed."""
 
 import json
-import statistics
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -181,29 +180,40 @@ def latencies(node, action, count, clients=4):
         return sorted(second for part in pool.map(work, range(clients)) for second in part)
 
 
-def test_a_disk_that_is_a_hundred_times_slower_is_hardly_felt(node):
-    """The bounds are for any machine under load; what was measured is in benches/README.md."""
-    large = body(MIB, "slow")
+def percentiles(took):
+    return {percent: took[min(len(took) - 1, len(took) * percent // 100)] for percent in (50, 90, 99)}
+
+
+@pytest.mark.parametrize(("size", "count"), [(4 * KIB, 2000), (MIB, 400)], ids=["inline", "chunks"])
+def test_a_disk_that_is_a_hundred_times_slower_is_hardly_felt(node, size, count):
+    """GET within twice, PUT within three times of what they were, at the 99th percentile, from a few seconds on; and some room,
+    because other things run beside this."""
+    data = body(size, "slow")
 
     def put(wire, name):
-        answer = wire.put(BUCKET, f"slow/{name}", large)
-        assert answer.status == 200, answer
+        answer = node.put_as_clients_do(wire, f"slow/{name}", data, (200,))
+        assert answer.status == 200, (answer, answer.body, node.server.log_tail())
 
     def get(wire, name):
         answer = wire.get(BUCKET, f"slow/{name}")
-        assert answer.status == 200 and answer.body == large, answer
+        assert answer.status == 200 and answer.body == data, answer
 
-    # The cache must not hide the disk: 64 MiB are read through 16.
-    puts, gets = latencies(node, put, 64), latencies(node, get, 64)
-    node.faults(disk1={"slow_factor": 100})
-    # The first ones find out.
-    latencies(node, get, 16)
-    slow_puts, slow_gets = latencies(node, put, 64), latencies(node, get, 64)
-    for name, before, after in [("PUT", puts, slow_puts), ("GET", gets, slow_gets)]:
-        print(
-            f"{name} median {statistics.median(before) * 1e3:.1f} -> {statistics.median(after) * 1e3:.1f} ms, "
-            f"slowest but one {before[-2] * 1e3:.1f} -> {after[-2] * 1e3:.1f} ms"
-        )
-    assert statistics.median(slow_gets) < 5 * statistics.median(gets) + 0.05
-    assert statistics.median(slow_puts) < 5 * statistics.median(puts) + 0.1
+    def measure(what):
+        # More is read than the cache holds: it must not hide the disk.
+        measured = [percentiles(latencies(node, action, count)) for action in (put, get)]
+        for name, seconds in zip(("PUT", "GET"), measured):
+            told = ", ".join(f"p{percent} {second * 1e3:.1f} ms" for percent, second in seconds.items())
+            print(f"{name} {size}, {what}: {told}")
+        return measured
+
+    puts, gets = measure("all disks well")
+    for number in (0, 1):
+        node.faults(**{f"disk{number}": {"slow_factor": 100}})
+        measure(f"disk {number} a hundred times slower, being found out")
+        slow_puts, slow_gets = measure(f"disk {number} a hundred times slower")
+        assert slow_puts[50] < 3 * puts[50] + 0.03 and slow_puts[99] < 3 * puts[99] + 0.1, (puts, slow_puts)
+        assert slow_gets[50] < 2 * gets[50] + 0.02 and slow_gets[99] < 2 * gets[99] + 0.05, (gets, slow_gets)
+    node.faults()
+    print(f"{node.refused} writes were refused and tried again")
+    assert node.refused <= 4
     node.check()

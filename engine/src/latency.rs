@@ -56,14 +56,20 @@ impl Latencies {
 
     /// Whether a disk takes long.
     pub(crate) fn is_slow(&self, disk: DiskIndex, now: Instant) -> bool {
+        self.slow_at(disk, now).is_some()
+    }
+
+    /// Where a disk takes long: when that was seen last.
+    pub(crate) fn slow_at(&self, disk: DiskIndex, now: Instant) -> Option<Instant> {
         let disks = self.disks.borrow();
-        let Some(of_disk) = disks.get(&disk) else { return false };
+        let of_disk = disks.get(&disk)?;
         let averages = disks.values().filter_map(|of_disk| of_disk.average);
         let fastest = averages.map(|(average, _)| average).min().unwrap_or_default();
         let limit = self.slow_after.max(fastest * SLOW_RATIO);
-        let waited = of_disk.under_way.first().map_or(Duration::ZERO, |(began, _)| now.since(*began));
-        let was_slow = |(average, at)| average > limit && now.since(at) < self.memory;
-        waited > limit || of_disk.average.is_some_and(was_slow)
+        let waits = of_disk.under_way.first().is_some_and(|(began, _)| now.since(*began) > limit);
+        let was_slow = |(average, at): &(Duration, Instant)| *average > limit && now.since(*at) < self.memory;
+        let before = of_disk.average.filter(was_slow).map(|(_, at)| at);
+        if waits { Some(now) } else { before }
     }
 }
 
@@ -136,6 +142,6 @@ mod tests {
         drop(also);
         assert!(!latencies.is_slow(1, at(30_000)));
         latencies.begin(1, at(40_000)).ended(at(40_300));
-        assert!(latencies.is_slow(1, at(40_301)));
+        assert_eq!(latencies.slow_at(1, at(40_301)), Some(at(40_300)));
     }
 }

@@ -291,21 +291,19 @@ impl<'a> PartWriter<'a> {
     }
 }
 
-/// A disk that takes many times as long as the others would hold up every write.
+/// A disk that takes many times as long as the others would hold up every write. Where more are slow than can be left out,
+/// those go that were seen to be slow last: the others may be well again.
 fn leave_out_slow(core: &Core, set: u16, planned: Coding, places: &mut Vec<u8>) {
     let now = core.env.now();
     let missing = usize::from(planned.n()) - places.len();
     // With fewer data chunks than one there would be less parity.
-    let mut left = usize::from(planned.k()).saturating_sub(1 + missing);
-    places.retain(|place| {
-        let disk = core.map.disk_at(set, *place);
-        let leave_out = left > 0 && disk.is_some_and(|disk| core.write_latencies.is_slow(disk, now));
-        if leave_out {
-            left -= 1;
-            count(&core.counters.slow_disks_left_out, 1);
-        }
-        !leave_out
-    });
+    for _ in 1 + missing..usize::from(planned.k()) {
+        let slow_at = |place: &u8| core.write_latencies.slow_at(core.map.disk_at(set, *place)?, now);
+        let slow = places.iter().enumerate().filter_map(|(at, place)| Some((slow_at(place)?, at)));
+        let Some((_, at)) = slow.max() else { return };
+        places.remove(at);
+        count(&core.counters.slow_disks_left_out, 1);
+    }
 }
 
 /// Asks a disk to write, and remembers how long it took.

@@ -57,6 +57,7 @@ class FaultyNode:
             if answer.status in allowed or answer.status != 503:
                 return answer
             self.refused += 1
+            print(f"{key} was refused: {answer.body.decode()}")
             time.sleep(pause)
         return wire.put(BUCKET, key, data)
 

@@ -628,8 +628,12 @@ impl Replica {
             let mut started = Vec::new();
             let mut bytes = 0;
             while let Some(proposal) = self.proposals.pop_front() {
-                if proposal.term != term || !self.leading() {
-                    answer(proposal.answer, Err(ProposeError::NotLeader { leader: self.leader() }));
+                // Raft takes nothing while it hands over, either.
+                let heir = self.node.raft.lead_transferee;
+                if proposal.term != term || !self.leading() || heir.is_some() {
+                    let heir = heir.and_then(|heir| self.offer.members.borrow().disk(heir));
+                    let leader = heir.or(self.leader());
+                    answer(proposal.answer, Err(ProposeError::NotLeader { leader }));
                     continue;
                 }
                 bytes += proposal.payload.len();

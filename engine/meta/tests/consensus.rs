@@ -1,10 +1,15 @@
 //! Whatever crashes, is cut off or comes late: nothing acknowledged is lost, no read is stale, replicas end equal.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by its panic")]
+
 mod cluster;
 
+use buckets_env::Env;
 use buckets_env::sim::sweep;
+use buckets_index::WriteBatch;
+use buckets_meta::{GroupHost, ProposeError};
 use cluster::{Cluster, Layout};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -28,6 +33,40 @@ fn quiet_groups_elect_write_and_read() {
             cluster.read_all(KEYS);
             cluster.check_history();
         }
+    });
+}
+
+/// What waits when leadership moves is told to ask the heir: nobody has too much to do.
+#[test]
+fn a_hand_over_is_no_overload() {
+    sweep(0..16, |seed| {
+        let cluster = Cluster::new(seed, Layout::new(1, 2, 4, 1));
+        cluster.run_for(Duration::from_secs(2));
+        let group = cluster.groups().next().unwrap();
+        let leading = |(at, env, host): (_, Env, GroupHost)| Some((at, env, host.leader_term(group)?, host));
+        let (at, env, term, host) = cluster.hosts().into_iter().find_map(leading).unwrap();
+        let outcomes = Rc::new(RefCell::new(Vec::new()));
+        // Not this leader's own disk.
+        let heirs: Vec<_> = cluster.places.iter().filter(|place| place.at != at).collect();
+        let heir = heirs[seed as usize % heirs.len()].disk;
+        for turn in 0..20 {
+            let (host, outcomes) = (host.clone(), outcomes.clone());
+            env.spawn(async move {
+                let mut batch = WriteBatch::new();
+                batch.put(vec![0], vec![1]);
+                // The proposal waits for Raft's next turn, and the hand-over comes before it.
+                let hand_over = async { turn == 9 && host.transfer_leadership(group, heir) };
+                let (outcome, _) = futures::join!(host.propose(group, term, &batch), hand_over);
+                outcomes.borrow_mut().push(outcome);
+            });
+        }
+        cluster.run_for(Duration::from_secs(3));
+        let outcomes = outcomes.borrow();
+        assert_eq!(outcomes.len(), 20);
+        let overloaded =
+            |outcome: &&Result<_, ProposeError>| matches!(outcome, Err(ProposeError::Overloaded));
+        assert_eq!(outcomes.iter().filter(overloaded).count(), 0, "{outcomes:?}");
+        assert!(outcomes.iter().any(|outcome| outcome.is_err()), "nothing waited");
     });
 }
 

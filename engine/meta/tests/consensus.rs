@@ -1,7 +1,5 @@
 //! Whatever crashes, is cut off or comes late: nothing acknowledged is lost, no read is stale, replicas end equal.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by its panic")]
-
 mod cluster;
 
 use buckets_env::Env;

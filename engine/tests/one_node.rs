@@ -5,65 +5,22 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use buckets_disk::FormatMode;
-use buckets_engine::map::NodeMap;
-use buckets_engine::node::{self, NodeOptions};
-use buckets_engine::object::api::{
-    BodyError, BodySource, CompletePart, CompleteUploadRequest, CreateUploadRequest, ListEntry, ListRequest,
-    ObjectError, PutRequest, UploadPartRequest, User, WriteCondition,
-};
+mod model;
+
+use buckets_engine::object::api::{ListEntry, ListRequest, ObjectError, WriteCondition};
 use buckets_engine::object::store::Store;
 use buckets_env::sim::{DiskFaults, SimNode, Simulation, sweep, sweep_and};
-use buckets_ring::assembly::{FoundDisk, FoundFile, assemble};
 use buckets_ring::coding::Coding;
-use buckets_ring::format::{BlockChecksum, FormatJson};
-use buckets_ring::id::{DeploymentId, DiskUuid};
-use buckets_ring::topology::{SetState, TopologyDisk, TopologyJson, TopologySet};
+use model::{
+    BUCKET, Cluster, Content, INLINE_BYTES_MAX, Layout, complete, path, put, put_into, read, upload,
+};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 const CORES: usize = 2;
 const DISKS: u8 = 4;
-const INLINE_BYTES_MAX: usize = 8 << 10;
-const BUCKET: &str = "bucket";
-
-/// What a body is made of: compared as bytes when read back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Content {
-    seed: u64,
-    len: u64,
-}
-
-impl Content {
-    fn bytes(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(self.len as usize + 8);
-        let mut word = self.seed;
-        while (bytes.len() as u64) < self.len {
-            word = word.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(1);
-            bytes.extend_from_slice(&word.to_le_bytes());
-        }
-        bytes.truncate(self.len as usize);
-        bytes
-    }
-}
-
-struct Body {
-    bytes: Vec<u8>,
-    at: usize,
-    chunk: usize,
-}
-
-impl BodySource for Body {
-    async fn fill(&mut self, buf: &mut [u8]) -> Result<usize, BodyError> {
-        let n = buf.len().min(self.chunk).min(self.bytes.len() - self.at);
-        buf[..n].copy_from_slice(&self.bytes[self.at..self.at + n]);
-        self.at += n;
-        Ok(n)
-    }
-}
 
 /// What a key may hold.
 #[derive(Clone, Debug, Default)]
@@ -75,213 +32,21 @@ struct Key {
 
 type Model = Rc<RefCell<BTreeMap<String, Key>>>;
 
-struct Cluster {
-    node: SimNode,
-    stores: Rc<RefCell<BTreeMap<usize, Store>>>,
-}
-
-fn path(disk: u8) -> String {
-    format!("/disk{disk}")
+fn layout() -> Layout {
+    Layout { cores: CORES, coding: Coding::new(2, 2).unwrap(), partitions: 4 }
 }
 
 fn format(simulation: &Simulation, node: &SimNode) {
-    let mut random = simulation.rng();
-    let mut id = || {
-        let mut bytes = [0; 16];
-        bytes[..8].copy_from_slice(&random.next_u64().to_le_bytes());
-        bytes[8..].copy_from_slice(&random.next_u64().to_le_bytes());
-        bytes
-    };
-    let deployment = DeploymentId::from_random(id());
-    let disks: Vec<DiskUuid> = (0..DISKS).map(|_| DiskUuid::from_random(id())).collect();
-    let coding = Coding::new(2, 2).unwrap();
-    let topology = TopologyJson {
-        deployment,
-        generation: 1,
-        sets: vec![TopologySet {
-            pool: 0,
-            state: SetState::Active,
-            coding,
-            partitions: 4,
-            disks: (0..DISKS)
-                .map(|disk| TopologyDisk {
-                    uuid: disks[usize::from(disk)],
-                    endpoint: path(disk).parse().unwrap(),
-                    capacity_bytes: 1 << 40,
-                })
-                .collect(),
-        }],
-    };
-    for disk in 0..DISKS {
-        node.disk(path(disk));
-        let format = FormatJson {
-            deployment,
-            disk: disks[usize::from(disk)],
-            sets: vec![disks.clone()],
-            coding,
-            block_checksum: BlockChecksum::Xxh3,
-        };
-        let topology = topology.clone();
-        node.run(0, |env| async move {
-            node::format_disk(
-                &env,
-                path(disk).as_ref(),
-                &format,
-                &topology,
-                FormatMode::New,
-                node::DiskSizes::Tiny,
-            )
-            .await
-            .unwrap();
-        })
-        .unwrap();
-    }
+    model::format(simulation, node, layout());
 }
 
 fn start(node: &SimNode) -> Cluster {
-    // RUST_LOG=debug shows what a replayed seed does.
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "off".into());
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
-    let found: Vec<FoundDisk> = (0..DISKS)
-        .map(|disk| {
-            let file = |name: &str| match node.peek_file(format!("{}/.buckets.sys/{name}", path(disk))) {
-                Ok(bytes) => FoundFile::Bytes(bytes),
-                Err(_) => FoundFile::Absent,
-            };
-            FoundDisk {
-                endpoint: path(disk).parse().unwrap(),
-                format: file("format.json"),
-                topology: file("topology.json"),
-            }
-        })
-        .collect();
-    let map = Arc::new(NodeMap::new(&assemble(&found).unwrap(), CORES, INLINE_BYTES_MAX).unwrap());
-    let options = NodeOptions {
-        cache_bytes: 1 << 20,
-        root_user: User {
-            access_key: "root".into(),
-            secret_key: "secret".into(),
-            created_unix_ms: 0,
-            is_root: true,
-        },
-        disk_sizes: node::DiskSizes::Tiny,
-    };
-    let wakers = (0..CORES).map(|core| node.waker(core)).collect();
-    let stores = Rc::new(RefCell::new(BTreeMap::new()));
-    for (core, setup) in node::connect(map, wakers, &options).into_iter().enumerate() {
-        let (env, stores) = (node.env(core), stores.clone());
-        env.clone().spawn(async move {
-            let store = node::start(env, setup).await;
-            stores.borrow_mut().insert(core, store);
-        });
-    }
-    Cluster { node: node.clone(), stores }
-}
-
-impl Cluster {
-    /// Runs `work` on a core once the node is ready; `Err` where the node crashed first.
-    fn run<T>(
-        &self,
-        core: usize,
-        work: impl AsyncFnOnce(Store) -> T,
-    ) -> Result<T, buckets_env::sim::Crashed> {
-        let stores = self.stores.clone();
-        self.node.run(core, |env| async move {
-            let store = loop {
-                let ready = stores.borrow().get(&core).filter(|store| store.ready().is_ok()).cloned();
-                match ready {
-                    Some(store) => break store,
-                    None => env.sleep(Duration::from_millis(2)).await,
-                }
-            };
-            work(store).await
-        })
-    }
-}
-
-async fn put(
-    store: &Store,
-    key: &str,
-    content: Content,
-    condition: WriteCondition,
-) -> Result<(), ObjectError> {
-    put_into(store, BUCKET, key, content, condition).await
-}
-
-async fn put_into(
-    store: &Store,
-    bucket: &str,
-    key: &str,
-    content: Content,
-    condition: WriteCondition,
-) -> Result<(), ObjectError> {
-    let known = content.seed.is_multiple_of(2);
-    let request = PutRequest {
-        bucket: bucket.into(),
-        key: key.into(),
-        headers: vec![("x-amz-meta-seed".into(), content.seed.to_string())],
-        length: known.then_some(content.len),
-        condition,
-        content_md5: None,
-        checksum: None,
-    };
-    let mut body = Body { bytes: content.bytes(), at: 0, chunk: 1000 + (content.seed % 60_000) as usize };
-    store.put(request, &mut body).await.map(drop)
+    model::start(node, layout())
 }
 
 async fn put_multipart(store: &Store, key: &str, content: Content) -> Result<(), ObjectError> {
-    // Parts have to be large: the last one alone may be small, so one part is all a small body gets.
-    let upload = store
-        .create_upload(CreateUploadRequest {
-            bucket: BUCKET.into(),
-            key: key.into(),
-            headers: vec![("x-amz-meta-seed".into(), content.seed.to_string())],
-            checksum: None,
-        })
-        .await?;
-    let mut etag = String::new();
-    for _ in 0..2 {
-        // The second time replaces the first.
-        let request = UploadPartRequest {
-            bucket: BUCKET.into(),
-            key: key.into(),
-            upload,
-            number: 7,
-            length: Some(content.len),
-            content_md5: None,
-            checksum: None,
-        };
-        etag =
-            store.upload_part(request, &mut Body { bytes: content.bytes(), at: 0, chunk: 9999 }).await?.etag;
-    }
-    let request = CompleteUploadRequest {
-        bucket: BUCKET.into(),
-        key: key.into(),
-        upload,
-        parts: vec![CompletePart { number: 7, etag, checksum: None }],
-        checksum: None,
-        condition: WriteCondition::Always,
-    };
-    store.complete_upload(request).await.map(drop)
-}
-
-/// Reads a whole object; `None` where there is none.
-async fn read(store: &Store, key: &str) -> Result<Option<(u64, Vec<u8>)>, ObjectError> {
-    let reader = match store.open(BUCKET, key).await {
-        Ok(reader) => reader,
-        Err(ObjectError::NoSuchKey) => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    let seed = reader.info().headers.iter().find(|(name, _)| name == "x-amz-meta-seed");
-    let seed = seed.map_or(0, |(_, value)| value.parse().unwrap());
-    let size = reader.info().size;
-    let mut stream = reader.read(0..size);
-    let mut bytes = Vec::new();
-    while let Some(block) = stream.next().await? {
-        bytes.extend_from_slice(&block);
-    }
-    assert_eq!(bytes.len() as u64, size);
-    Ok(Some((seed, bytes)))
+    let (upload, parts) = upload(store, key, content).await?;
+    complete(store, key, upload, parts, WriteCondition::Always).await
 }
 
 /// One client: writes and removes its own keys, and reads them back.
@@ -364,11 +129,11 @@ async fn check(store: &Store, key: &str, model: &Model) {
     possible.extend(expected.attempt.take());
     let is = |content: &Option<Content>| match (content, &found) {
         (None, None) => true,
-        (Some(content), Some((seed, bytes))) => content.seed == *seed && content.bytes() == *bytes,
+        (Some(content), Some(found)) => content.seed == found.seed && content.bytes() == found.bytes,
         _ => false,
     };
     let Some(content) = possible.iter().copied().find(is) else {
-        let found = found.map(|(seed, bytes)| (seed, bytes.len()));
+        let found = found.map(|found| (found.seed, found.bytes.len()));
         panic!("{key} is {found:?}, expected one of {possible:?}");
     };
     expected.acknowledged = content;
@@ -603,7 +368,7 @@ fn with_three_disks_gone_nothing_is_guessed_and_all_is_there_when_they_are_back(
                     assert!(
                         matches!(found, Err(ObjectError::Unavailable(_))),
                         "{key}: {:?}",
-                        found.map(|f| f.map(|f| f.0))
+                        found.map(|f| f.map(|f| f.seed))
                     );
                 }
                 let content = Content { seed: 1, len: 100 };

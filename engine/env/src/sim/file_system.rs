@@ -84,6 +84,10 @@ impl Disk {
         }
     }
 
+    pub(super) fn used_bytes(&self) -> u64 {
+        self.used_bytes
+    }
+
     /// True where `fault` strikes now: planned for this operation, or by chance.
     fn strikes(&mut self, fault: Fault, rng: &mut SimRng) -> bool {
         let mut planned = false;

@@ -31,6 +31,7 @@ mod fault;
 mod file_system;
 mod inode;
 mod net;
+mod plan;
 mod replay;
 mod rng;
 mod stream;
@@ -44,6 +45,7 @@ pub use env::{SimEnv, SimFile};
 pub use executor::Schedule;
 pub use fault::DiskIoCounts;
 pub use net::{LinkOptions, NetworkOptions};
+pub use plan::{Plan, smallest, sweep_plans};
 pub use replay::assert_replays;
 pub use rng::SimRng;
 pub use stream::{SimListener, SimStream};
@@ -158,6 +160,7 @@ impl Simulation {
 
 impl Drop for Simulation {
     fn drop(&mut self) {
+        sweep::add_virtual_time(self.world.age());
         self.world.end();
     }
 }
@@ -317,6 +320,11 @@ impl SimDisk {
         self.with_disk(|disk| disk.planned.push(OneShot { fault, skip }));
     }
 
+    /// Takes back the planned strikes of `fault` that have not come.
+    pub fn call_off(&self, fault: Fault) {
+        self.with_disk(|disk| disk.planned.retain(|shot| shot.fault != fault));
+    }
+
     /// Takes back all faults: those by chance, the planned ones and slowness. Damage already done stays.
     pub fn heal(&self) {
         self.with_disk(|disk| {
@@ -361,6 +369,16 @@ impl SimDisk {
     /// Puts a removed disk back, with what it held.
     pub fn restore(&self) {
         self.with_disk(|disk| disk.removed = false);
+    }
+
+    /// Whether the disk is pulled out.
+    pub fn is_removed(&self) -> bool {
+        self.with_disk(|disk| disk.removed)
+    }
+
+    /// Sets the size of the disk so that `bytes` are left on it.
+    pub fn leave_free(&self, bytes: u64) {
+        self.with_disk(|disk| disk.capacity_bytes = disk.used_bytes() + bytes);
     }
 
     /// Removes everything on the disk, durably. Open files go on without a name.

@@ -210,6 +210,11 @@ impl World {
         self.clock.get()
     }
 
+    /// Virtual time since the start.
+    pub(super) fn age(&self) -> Duration {
+        Duration::from_nanos(self.now() - START_NANOS)
+    }
+
     pub(super) fn unix_millis(&self, node: u32) -> u64 {
         let passed = (self.now() - START_NANOS) / 1_000_000;
         let offset = self.nodes.borrow()[node as usize].wall_clock_offset_ms;

@@ -399,6 +399,8 @@ async fn watch_disks(core: Rc<Core>, index_cache: BlockCache) {
                 (DiskState::InService | DiskState::ReadOnly, Some(disk)) => {
                     if let Err(error) = Disk::identify(&core.env, &mapped.path).await {
                         core.retire(index, DiskState::Absent, &error.to_string());
+                        // What only a disk that is there could end must not keep the others from being looked after.
+                        disk.give_up(&error.to_string());
                         let _ = disk.close().await;
                     } else if let buckets_disk::DiskState::Fenced { reason } = disk.state() {
                         core.retire(index, DiskState::Fenced, &reason);

@@ -88,6 +88,11 @@ impl Disk {
         self.core.fence.state()
     }
 
+    /// Accepts no more writes, and answers all that wait: its directory is gone, so that nothing would end.
+    pub fn give_up(&self, reason: &str) {
+        self.core.fence.close_for("the disk went away", &reason);
+    }
+
     /// True where so little of its file system is free that nothing should be added, only removed.
     pub fn is_short_of_space(&self) -> bool {
         self.core.short_of_space.get()

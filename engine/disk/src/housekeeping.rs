@@ -107,7 +107,8 @@ async fn make_segment_ahead(core: &Rc<DiskCore>) {
             && !segments.creating
             && segments.count() < core.options.wal_segments_max as usize
     };
-    if wanted {
-        add_segment(core).await;
+    if wanted && let Err(error) = add_segment(core).await {
+        // Not needed yet: the log says when it is.
+        tracing::warn!(disk = %core.uuid, %error, "cannot make a log segment ahead");
     }
 }

@@ -29,6 +29,13 @@ use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::time::Duration;
+
+/// How often a log that the device does not read is read before what was there is taken for lost: a disk may be away for
+/// a moment, and damage is for ever.
+const LOG_READS_MAX: u32 = 3;
+/// Between two of these attempts.
+const LOG_READ_PAUSE: Duration = Duration::from_millis(200);
 
 /// Opens the disk in the directory `path`.
 pub(crate) async fn open(env: &Env, path: &Path, options: DiskOptions) -> Result<OpenedDisk, DiskOpenError> {
@@ -94,7 +101,14 @@ impl Opening {
     async fn recover(&self) -> Result<Rc<DiskCore>, DiskOpenError> {
         let (table, table_lost) = self.open_chunk_table().await?;
         let groups = self.open_groups().await?;
-        let replayed = self.replay(&table, &groups).await?;
+        let mut replayed = self.replay(&table, &groups).await?;
+        for _ in 1..LOG_READS_MAX {
+            if !replayed.end.unreadable {
+                break;
+            }
+            self.env.sleep(LOG_READ_PAUSE).await;
+            replayed = self.replay(&table, &groups).await?;
+        }
         let Replayed { mut replicas, chunks, damaged, end } = replayed;
         let next_lsn = chunks.last_lsn + 1;
         let wal = Wal::new(

@@ -10,7 +10,7 @@ use super::segment::{self, LiveSegment, Segment};
 use crate::core::DiskCore;
 use crate::counters::add;
 use buckets_env::{ALIGNMENT, WriteMode};
-use std::io;
+use std::io::{self, ErrorKind};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -139,7 +139,7 @@ async fn free_segment(core: &Rc<DiskCore>) -> io::Result<Segment> {
         }
         // Over the limit clients wait, but the log itself goes on: what frees segments is written to it, too.
         let allowed = !core.segments.borrow().creating;
-        if allowed && add_segment(core).await {
+        if allowed && add_segment(core).await? {
             continue;
         }
         core.call_housekeeping();
@@ -147,8 +147,9 @@ async fn free_segment(core: &Rc<DiskCore>) -> io::Result<Segment> {
     }
 }
 
-/// Makes one more reusable segment. False where that failed: a full disk is no reason to fence.
-pub(crate) async fn add_segment(core: &Rc<DiskCore>) -> bool {
+/// Makes one more reusable segment. False where there is no space for it: a full disk is no reason to fence. Any other
+/// error is: it does not pass, and whoever waits for the log would wait for ever.
+pub(crate) async fn add_segment(core: &Rc<DiskCore>) -> io::Result<bool> {
     let (slot, dir, segment_bytes) = {
         let mut segments = core.segments.borrow_mut();
         segments.creating = true;
@@ -160,12 +161,13 @@ pub(crate) async fn add_segment(core: &Rc<DiskCore>) -> bool {
     match made {
         Ok(segment) => {
             segments.give_reusable(segment);
-            true
+            Ok(true)
         }
-        Err(error) => {
+        Err(error) if matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => {
             tracing::warn!(disk = %core.uuid, %error, "cannot add a log segment");
-            false
+            Ok(false)
         }
+        Err(error) => Err(error),
     }
 }
 

@@ -43,6 +43,8 @@ pub(crate) struct LogEnd {
     pub(crate) data_lsn: u64,
     /// A last batch was torn.
     pub(crate) torn_tail: bool,
+    /// The device refused to read a page. What was there is taken for lost, but it may only be out of reach now.
+    pub(crate) unreadable: bool,
     /// The highest segment number that any file shows.
     pub(crate) newest_number: u64,
 }
@@ -80,6 +82,8 @@ pub(crate) struct Replay {
     suspect: bool,
     /// Something could not be read since the last valid batch.
     unreadable: bool,
+    /// Something could not be read at all.
+    any_unreadable: bool,
     /// Delivered after the loss that comes before it.
     held: Option<Item>,
     ended: bool,
@@ -100,13 +104,16 @@ impl Replay {
         let segment_pages = segment_bytes / PAGE;
         let mut found = BTreeMap::new();
         let mut unused = Vec::new();
+        let mut any_unreadable = false;
         for name in env.list_dir(dir).await? {
             let Some(slot) = segment::slot_of(&name) else { continue };
             let file = env.open(&segment::path(dir, slot), OpenMode::Existing).await?;
             let size = file.size().await?;
             let pages = (size / PAGE).min(segment_pages);
             let segment = Segment { slot, file };
-            let number = newest_number(&seal, &segment.file, pages).await;
+            let mut reader = Reader::new(segment.file.clone(), pages);
+            let number = newest_number(&seal, &mut reader).await;
+            any_unreadable |= reader.unreadable;
             let short = size < segment_bytes;
             match number {
                 Some(number) => {
@@ -140,6 +147,7 @@ impl Replay {
             data_lsn: 0,
             suspect: false,
             unreadable: false,
+            any_unreadable,
             held: None,
             ended: false,
             torn_tail: false,
@@ -166,9 +174,11 @@ impl Replay {
         self.todo = live.into_values().collect();
     }
 
-    async fn first_checkpoint(&self, file: &File, number: u64) -> Option<Checkpoint> {
+    async fn first_checkpoint(&mut self, file: &File, number: u64) -> Option<Checkpoint> {
         let mut reader = Reader::new(file.clone(), self.segment_pages);
-        let (header, batch) = reader.batch(&self.seal, 0, number).await?;
+        let batch = reader.batch(&self.seal, 0, number).await;
+        self.any_unreadable |= reader.unreadable;
+        let (header, batch) = batch?;
         if header.kind != BatchKind::Checkpoint {
             return None;
         }
@@ -212,7 +222,9 @@ impl Replay {
             }
             let at = self.page;
             let batch = reader.batch(&self.seal, at, number).await;
-            self.unreadable |= std::mem::take(&mut reader.unreadable);
+            let unreadable = std::mem::take(&mut reader.unreadable);
+            self.unreadable |= unreadable;
+            self.any_unreadable |= unreadable;
             let valid = batch.and_then(|(header, batch)| {
                 // What was written before the last valid batch is not the log's continuation.
                 let later = self.expected_number.is_none_or(|expected| header.number >= expected);
@@ -297,6 +309,7 @@ impl Replay {
             next_lsn: self.next_lsn,
             data_lsn: self.data_lsn,
             torn_tail: self.torn_tail,
+            unreadable: self.any_unreadable,
             newest_number: self.newest_number,
         }
     }
@@ -326,13 +339,12 @@ fn decode(seal: &BatchSeal, header: &BatchHeader, batch: &[u8]) -> Option<Item> 
 }
 
 /// The number of the life that a segment file is in. Its first page tells, unless it is damaged or was never written.
-async fn newest_number(seal: &BatchSeal, file: &File, pages: u64) -> Option<u64> {
-    let mut reader = Reader::new(file.clone(), pages);
+async fn newest_number(seal: &BatchSeal, reader: &mut Reader) -> Option<u64> {
     if let Some(header) = reader.header(seal, 0).await {
         return Some(header.segment);
     }
     let mut newest = None;
-    for page in 1..pages {
+    for page in 1..reader.pages {
         newest = newest.max(reader.header(seal, page).await.map(|header| header.segment));
     }
     newest

@@ -147,7 +147,8 @@ impl History {
                 for op in ops.iter().filter(|op| op.settled != Some(0)) {
                     eprintln!("{key}: {op:?}");
                 }
-                let etags: Vec<_> = self.versions.iter().map(|(version, (etag, _))| (version, etag)).collect();
+                let etags: Vec<_> =
+                    self.versions.iter().map(|(version, (etag, _))| (version, etag)).collect();
                 eprintln!("{etags:?}");
                 panic!("{key}: no order of its operations explains what was seen");
             }
@@ -293,8 +294,9 @@ impl<'a> Search<'a> {
         match condition {
             WriteCondition::Always => true,
             WriteCondition::IfAbsent => state.is_none(),
-            WriteCondition::IfMatch(etag) => state
-                .is_some_and(|version| etag == "*" || self.versions.get(&version).is_some_and(|v| v.0 == *etag)),
+            WriteCondition::IfMatch(etag) => state.is_some_and(|version| {
+                etag == "*" || self.versions.get(&version).is_some_and(|v| v.0 == *etag)
+            }),
         }
     }
 }
@@ -336,7 +338,11 @@ mod tests {
     #[test]
     fn what_an_order_explains_fits() {
         assert!(fits(&[]));
-        assert!(fits(&[(1, Some(4), always(1)), (2, Some(5), Did::Read(None)), (3, Some(6), Did::Read(Some(1)))]));
+        assert!(fits(&[
+            (1, Some(4), always(1)),
+            (2, Some(5), Did::Read(None)),
+            (3, Some(6), Did::Read(Some(1)))
+        ]));
         assert!(fits(&[
             (1, Some(9), if_absent(1)),
             (2, Some(8), Did::Refused { condition: WriteCondition::IfAbsent, there: true }),
@@ -362,8 +368,12 @@ mod tests {
         let lost = (1, None, always(1));
         assert!(fits(&[lost.clone(), (2, Some(3), Did::Read(None)), (4, Some(5), Did::Read(Some(1)))]));
         assert!(!fits(&[lost.clone(), (2, Some(3), Did::Read(Some(1))), (4, Some(5), Did::Read(None))]));
-        let again =
-            [lost.clone(), (2, Some(3), Did::Read(Some(1))), (4, Some(5), delete()), (6, Some(7), Did::Read(Some(1)))];
+        let again = [
+            lost.clone(),
+            (2, Some(3), Did::Read(Some(1))),
+            (4, Some(5), delete()),
+            (6, Some(7), Did::Read(Some(1))),
+        ];
         assert!(!fits(&again));
         // Each needs the other: a swap without an answer that found a write without an answer.
         assert!(fits(&[lost, (2, None, swap(1, 2)), (6, Some(7), Did::Read(Some(2)))]));

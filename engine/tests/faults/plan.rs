@@ -74,15 +74,12 @@ impl Plan for Run {
         let mut random = SimRng::new(seed ^ 0x706c_616e);
         let (k, m) = *random.pick(&CODINGS);
         let Some(coding) = Coding::new(k, m) else { unreachable!("the table holds codes") };
-        let layout = Layout {
-            cores: random.within(1..4) as usize,
-            coding,
-            partitions: random.within(1..5) as u16,
-        };
+        let layout =
+            Layout { cores: random.within(1..4) as usize, coding, partitions: random.within(1..5) as u16 };
         let clients = random.within(4..17);
         let lives = random.within(1..4);
         let mut events: Vec<Event> = Vec::new();
-        for _ in 0..random.within(2..9) {
+        for _ in 0..random.within(2..12) {
             let what = match random.below(16) {
                 0 => What::ReadErrors(1000 * random.within(1..300) as u32),
                 1 => What::WriteError(up_to(&mut random, 200)),
@@ -99,10 +96,10 @@ impl Plan for Run {
             };
             events.push(Event {
                 life: random.below(lives),
-                at_us: up_to(&mut random, 3_000_000),
+                at_us: up_to(&mut random, 16_000_000),
                 disk: random.below(u64::from(coding.n())) as u8,
                 what,
-                for_us: up_to(&mut random, 20_000_000),
+                for_us: up_to(&mut random, 30_000_000),
             });
         }
         for life in 0..lives {
@@ -191,7 +188,10 @@ impl What {
 impl fmt::Display for Run {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Run { layout: Layout { cores, coding, partitions }, clients, operations, keys, lives, .. } = self;
-        write!(f, "cores {cores} code {coding} partitions {partitions} clients {clients} operations {operations} ")?;
+        write!(
+            f,
+            "cores {cores} code {coding} partitions {partitions} clients {clients} operations {operations} "
+        )?;
         write!(f, "keys {keys} lives {lives}")?;
         for Event { life, at_us, disk, what, for_us } in &self.events {
             let (word, number) = what.word();
@@ -238,7 +238,8 @@ impl FromStr for Run {
                 return Err(format!("{text:?} is not an event"));
             };
             let disk = number(disk.trim_start_matches("disk"))? as u8;
-            let what = What::of_word(what, number(how_much)?).ok_or(format!("{what:?} does not happen here"))?;
+            let what =
+                What::of_word(what, number(how_much)?).ok_or(format!("{what:?} does not happen here"))?;
             Ok(Event { life: number(life)?, at_us: number(at_us)?, disk, what, for_us: number(for_us)? })
         };
         Ok(Run {

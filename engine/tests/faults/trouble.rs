@@ -77,12 +77,24 @@ impl Trouble {
     pub(crate) fn new_life(&self, map: &Arc<NodeMap>) {
         *self.map.borrow_mut() = Some(map.clone());
         self.recovering.borrow_mut().clear();
-        let reads_fail = |event: &Event| matches!(event.what, What::ReadErrors(_));
-        *self.until_restart.borrow_mut() =
-            self.at_work.borrow().iter().filter(|(event, _)| reads_fail(event)).map(|(event, _)| event.disk).collect();
+        self.until_restart.borrow_mut().clear();
+        for (event, _) in self.at_work.borrow().iter() {
+            self.note_unread_log(*event);
+        }
         // Who was writing is gone.
         for version in std::mem::take(&mut *self.writing.borrow_mut()) {
             self.note_weak(version);
+        }
+    }
+
+    /// A disk that is opened while its reads fail, again and again, is taken for damaged.
+    fn note_unread_log(&self, event: Event) {
+        let is_open = |disk: u8| {
+            let map = self.map.borrow();
+            map.as_ref().is_some_and(|map| map.disk(u16::from(disk)).state() == DiskState::InService)
+        };
+        if matches!(event.what, What::ReadErrors(_)) && !is_open(event.disk) {
+            self.damaged.borrow_mut().insert(event.disk);
         }
     }
 
@@ -214,7 +226,11 @@ impl Trouble {
     }
 
     async fn see_through(&self, env: &Env, event: Event, ends: u64) {
-        env.sleep(Duration::from_nanos(ends.saturating_sub(nanos(env)))).await;
+        while nanos(env) < ends {
+            self.note_unread_log(event);
+            env.sleep(LOOK.min(Duration::from_nanos(ends - nanos(env)))).await;
+        }
+        self.note_unread_log(event);
         self.recovering.borrow_mut().insert(event.disk);
         self.end(event);
         env.sleep(NOTICED).await;
@@ -264,7 +280,11 @@ impl Trouble {
 /// Whether a disk never is what it was.
 fn stays(what: What) -> bool {
     match what {
-        What::Rot(_) | What::RotWhileRead(_) | What::LostWrite(_) | What::MisdirectedWrite(_) | What::Wipe => true,
+        What::Rot(_)
+        | What::RotWhileRead(_)
+        | What::LostWrite(_)
+        | What::MisdirectedWrite(_)
+        | What::Wipe => true,
         What::Crash(_)
         | What::Kill
         | What::ReadErrors(_)
@@ -283,7 +303,12 @@ fn nanos(env: &Env) -> u64 {
 impl fmt::Display for Trouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "faults at work {:?}, damaged disks {:?}", self.at_work.borrow(), self.damaged.borrow())?;
-        write!(f, ", recovering {:?}, with read errors {:?}", self.recovering.borrow(), self.until_restart.borrow())?;
+        write!(
+            f,
+            ", recovering {:?}, with read errors {:?}",
+            self.recovering.borrow(),
+            self.until_restart.borrow()
+        )?;
         if let Some(map) = &*self.map.borrow() {
             for disk in &map.disks {
                 write!(f, "; {} {:?} {}", disk.path.display(), disk.state(), disk.reason())?;

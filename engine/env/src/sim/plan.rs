@@ -3,7 +3,7 @@
 //! What must hold: a run is a function of its seed and its plan; a plan's text gives the same plan back; the plan that is
 //! shown was run and has failed; looking for a smaller one ends after [`SHRINK_FOR`].
 
-use super::sweep::{SEED_VARIABLE, message, sweep_and, variable};
+use super::sweep::{SEED_VARIABLE, message, sweep, variable};
 use std::cell::Cell;
 use std::fmt::Display;
 use std::ops::Range;
@@ -27,25 +27,23 @@ pub trait Plan: Display + FromStr<Err = String> + Sized {
     fn smaller(&self) -> Vec<Self>;
 }
 
-/// [`sweep_and`](super::sweep_and) with the plans of the seeds. Where one fails, smaller ones are tried, and the smallest that
-/// still fails is printed.
+/// [`sweep`] with the plans of the seeds, after the seeds and plans `found` that have failed once (plans, because what a
+/// seed draws changes). Where one fails, smaller ones are tried, and the smallest that still fails is printed.
 ///
 /// `BUCKETS_SIM_SEED=N BUCKETS_SIM_PLAN='...'` runs that plan alone.
-pub fn sweep_plans<P: Plan>(seeds: Range<u64>, found: &[u64], test: impl Fn(u64, &P) + Sync) {
+pub fn sweep_plans<P: Plan>(seeds: Range<u64>, found: &[(u64, &str)], test: impl Fn(u64, &P) + Sync) {
     let given = std::env::var(PLAN_VARIABLE).ok();
-    assert!(
-        given.is_none() || variable(SEED_VARIABLE).is_some(),
-        "{PLAN_VARIABLE} needs the seed of its failure in {SEED_VARIABLE}"
-    );
+    let one = variable(SEED_VARIABLE).is_some();
+    assert!(given.is_none() || one, "{PLAN_VARIABLE} needs the seed of its failure in {SEED_VARIABLE}");
     let name = std::thread::current().name().unwrap_or("TEST").to_owned();
-    sweep_and(seeds, found, |seed| {
-        let plan = match &given {
-            Some(text) => match text.parse() {
-                Ok(plan) => plan,
-                Err(what) => panic!("{PLAN_VARIABLE}: {what}"),
-            },
-            None => P::of_seed(seed),
-        };
+    for (seed, plan) in found.iter().filter(|_| !one) {
+        if let Err(cause) = catch_unwind(AssertUnwindSafe(|| test(*seed, &parsed(plan)))) {
+            eprintln!("a plan that has failed before fails again\n{}", replay(*seed, plan, &name));
+            resume_unwind(cause);
+        }
+    }
+    sweep(seeds, |seed| {
+        let plan = given.as_ref().map_or_else(|| P::of_seed(seed), |text| parsed(text));
         let Err(cause) = catch_unwind(AssertUnwindSafe(|| test(seed, &plan))) else { return };
         if given.is_none() {
             eprintln!("seed {seed} failed: {}; looking for less that fails", message(&*cause));
@@ -54,12 +52,21 @@ pub fn sweep_plans<P: Plan>(seeds: Range<u64>, found: &[u64], test: impl Fn(u64,
                 let first = (plan, message(&*cause).to_owned());
                 smallest(first, |plan| failure(|| test(seed, plan)), || Instant::now() < deadline)
             });
-            eprintln!(
-                "the least that still fails: {what}\n{SEED_VARIABLE}={seed} {PLAN_VARIABLE}='{plan}' cargo test {name}"
-            );
+            eprintln!("the least that still fails: {what}\n{}", replay(seed, &plan, &name));
         }
         resume_unwind(cause);
     });
+}
+
+fn parsed<P: Plan>(text: &str) -> P {
+    match text.parse() {
+        Ok(plan) => plan,
+        Err(what) => panic!("{text}: {what}"),
+    }
+}
+
+fn replay(seed: u64, plan: &impl Display, name: &str) -> String {
+    format!("{SEED_VARIABLE}={seed} {PLAN_VARIABLE}='{plan}' cargo test {name}")
 }
 
 /// The smallest plan on the way down from `first` for which `fails` still tells why, and what it told. No other is begun

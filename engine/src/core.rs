@@ -2,7 +2,8 @@
 //!
 //! What must hold: a question for a disk or a group is served by the core that owns it, and nowhere else; asking
 //! oneself and asking another core are the same call; a question about a partition finds its leader or ends with a
-//! clear refusal before its deadline; nothing that may have happened is asked twice.
+//! clear refusal before its deadline; nothing that may have happened is asked twice; a decision that has begun is carried
+//! to its end, whether its asker still waits or not.
 
 use crate::budget::{Budget, Held};
 use crate::chunk::{BlockCache, Hedges};
@@ -26,6 +27,7 @@ use buckets_meta::{GroupHost, ProposeError, ReadError, SalvageError};
 use buckets_ring::coding::Coding;
 use buckets_ring::id::{BucketId, GroupId, ObjectId};
 use buckets_stripe::Codec;
+use futures::channel::oneshot;
 use futures::future::join_all;
 use futures::lock::Mutex;
 use std::cell::{Cell, RefCell};
@@ -155,6 +157,16 @@ impl Core {
 
     /// Asks a core, this one included.
     pub(crate) async fn ask(self: &Rc<Self>, core: usize, request: Request) -> Answer {
+        if core == self.number && request.decides() {
+            // To its end, also where the asker goes away: the latch of a key must not be free before what was proposed
+            // under it is applied. Otherwise the next decision about the key would be made without it.
+            let (answer_tx, answer_rx) = oneshot::channel();
+            let serving = self.clone();
+            self.env.spawn(async move {
+                let _ = answer_tx.send(serving.serve(request).await);
+            });
+            return answer_rx.await.unwrap_or(Err(Refusal::Unknown));
+        }
         if core == self.number {
             // Boxed: serving may ask in turn.
             return Box::pin(self.serve(request)).await;

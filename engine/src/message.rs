@@ -96,6 +96,17 @@ pub enum Request {
     Counters,
 }
 
+impl Request {
+    /// True where a leader decides something on it.
+    pub fn decides(&self) -> bool {
+        match self {
+            Request::Partition { op, .. } => !op.is_read(),
+            Request::Root(_) => true,
+            _ => false,
+        }
+    }
+}
+
 /// What can be asked of a partition.
 #[derive(Clone, Debug)]
 pub enum PartitionOp {

@@ -479,3 +479,45 @@ fn a_bucket_is_removed_with_nothing_in_it_or_stays_open() {
             .unwrap();
     });
 }
+
+/// A client goes away when its write is proposed and not yet applied: the next decision about the key must know of it.
+#[test]
+fn a_write_whose_client_has_gone_is_not_decided_over() {
+    sweep(0..6, |seed| {
+        let (_simulation, node, _) = filled(seed);
+        start(&node)
+            .run((seed % CORES as u64) as usize, async |store| {
+                let small = |seed| Content { seed, len: 100 };
+                let mut random = node.env(0).random_id()[0];
+                for number in 0..40u64 {
+                    let key = format!("given-up-{number}");
+                    let [first, gone, second] = [1, 2, 3].map(|version| 10 * number + version);
+                    put(&store, &key, small(first), WriteCondition::Always).await.unwrap();
+                    let etag = store.head(BUCKET, &key).await.unwrap().etag;
+                    let found_first = || WriteCondition::IfMatch(etag.clone());
+                    let (seen, is_over) = (RefCell::new(Vec::new()), RefCell::new(false));
+                    let reader = async {
+                        while !*is_over.borrow() {
+                            let found = read(&store, &key).await.unwrap();
+                            seen.borrow_mut().extend(found.map(|found| found.seed));
+                            store.env().sleep(Duration::from_micros(20)).await;
+                        }
+                    };
+                    random = random.wrapping_mul(77).wrapping_add(13);
+                    let patience = Duration::from_micros(4 * u64::from(random));
+                    let writer = async {
+                        let put_gone = put(&store, &key, small(gone), found_first());
+                        let given_up = store.env().timeout(patience, put_gone).await.is_none();
+                        let outcome = put(&store, &key, small(second), found_first()).await;
+                        *is_over.borrow_mut() = true;
+                        (given_up, outcome)
+                    };
+                    let ((), (given_up, outcome)) = futures::join!(reader, writer);
+                    let both = outcome.is_ok() && seen.borrow().contains(&gone);
+                    assert!(!both, "{key}: both writes found the first version");
+                    assert!(given_up || outcome.is_err(), "{key}: a write was acknowledged and not seen");
+                }
+            })
+            .unwrap();
+    });
+}

@@ -142,16 +142,37 @@ impl History {
     /// Panics where no order of the operations on a key explains what was seen.
     pub(crate) fn check(&self) {
         for (key, ops) in &self.keys {
-            let search = Search::new(ops, &self.versions);
-            if !search.is_explained() {
-                for op in ops.iter().filter(|op| op.settled != Some(0)) {
-                    eprintln!("{key}: {op:?}");
-                }
-                let etags: Vec<_> =
-                    self.versions.iter().map(|(version, (etag, _))| (version, etag)).collect();
-                eprintln!("{etags:?}");
+            if !Search::new(ops, &self.versions).is_explained() {
+                self.show(key, ops);
                 panic!("{key}: no order of its operations explains what was seen");
             }
+        }
+    }
+
+    /// Shows the operations of a key up to the first answer that does not fit.
+    fn show(&self, key: &str, ops: &[Op]) {
+        let mut ends: Vec<u64> = ops.iter().filter_map(|op| op.ended).collect();
+        ends.sort_unstable();
+        let until = |end: u64| {
+            let begun = ops.iter().filter(|op| op.began < end).cloned();
+            // What is answered later may have happened by then, or not.
+            let cut = |mut op: Op| {
+                op.ended = op.ended.filter(|ended| *ended <= end);
+                let is_write = matches!(op.did, Did::Put { .. } | Did::Delete { .. });
+                (op.ended.is_some() || is_write).then_some(op)
+            };
+            begun.filter_map(cut).collect::<Vec<Op>>()
+        };
+        let first = ends.partition_point(|end| Search::new(&until(*end), &self.versions).is_explained());
+        let mut shown = until(ends.get(first).copied().unwrap_or(u64::MAX));
+        shown.retain(|op| op.settled != Some(0));
+        shown.sort_by_key(|op| (op.ended.is_none(), op.ended, op.began));
+        for op in &shown {
+            let version = match &op.did {
+                Did::Put { version, .. } | Did::Read(Some(version)) => self.versions.get(version),
+                _ => None,
+            };
+            eprintln!("{key}: {op:?} {}", version.map_or("", |(etag, _)| etag));
         }
     }
 }

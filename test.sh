@@ -70,6 +70,9 @@ rust_checks() {
     check "1,000 seeds of a node that crashes at any write or flush" env BUCKETS_SIM_SEEDS=1000 "BUCKETS_SIM_THREADS=$(nproc)" \
         cargo test --locked --package buckets-engine --test one_node -- --nocapture \
         acknowledged_writes_survive_crashes_at_any_write_or_flush
+    check "1,000 seeds of a node under every fault that it tolerates" env BUCKETS_SIM_SEEDS=1000 "BUCKETS_SIM_THREADS=$(nproc)" \
+        cargo test --locked --package buckets-engine --test faults -- --nocapture \
+        every_fault_within_the_tolerance_leaves_all_that_was_promised
 }
 
 e2e_checks() {

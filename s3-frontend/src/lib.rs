@@ -7,6 +7,9 @@
 //! - An S3 error code, its status and its message exist once, in the table of `s3::error`.
 //! - Every queue, table and text has a limit, and it is in `limits` or in [`server::Limits`].
 
+#[cfg(feature = "bench")]
+#[doc(hidden)]
+pub mod bench;
 mod date;
 mod engine_store;
 #[cfg(feature = "fuzz")]

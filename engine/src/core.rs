@@ -10,6 +10,7 @@ use crate::chunk::{BlockCache, Hedges};
 use crate::counters::{CoreCounters, LiveCounters, count};
 use crate::exchange::{CoreMessage, Exchange};
 use crate::latency::Latencies;
+use crate::location::Locations;
 use crate::manifest::Part;
 use crate::map::{DiskState, NodeMap, Voters};
 use crate::message::{
@@ -89,6 +90,7 @@ pub(crate) struct Core {
     /// Decides root operations one after the other.
     pub(crate) root_lock: Mutex<()>,
     pub(crate) block_cache: RefCell<BlockCache>,
+    pub(crate) locations: Locations,
     pub(crate) md5_lanes: Md5Lanes,
     pub(crate) hedges: Hedges,
     /// Bytes of bodies on their way in and out.
@@ -118,6 +120,7 @@ pub(crate) struct CoreParts {
     pub(crate) root_user: User,
     pub(crate) disk_sizes: DiskSizes,
     pub(crate) cache_bytes: usize,
+    pub(crate) locations: Locations,
 }
 
 impl Core {
@@ -134,6 +137,7 @@ impl Core {
             disk_sizes: parts.disk_sizes,
             root_lock: Mutex::new(()),
             block_cache: RefCell::new(BlockCache::new(parts.cache_bytes)),
+            locations: parts.locations,
             md5_lanes: Md5Lanes::new(parts.env.clone()),
             hedges: Hedges::new(),
             body_bytes: Budget::new(BODY_BYTES_MAX),

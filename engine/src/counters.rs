@@ -60,6 +60,10 @@ counters! {
     chunks_freed,
     /// Chunks of writes that never happened, found after a crash.
     orphans_collected,
+    /// Questions for an object whose manifest was remembered.
+    location_hits,
+    /// Questions for an object whose manifest had to be read.
+    location_misses,
     /// Questions that were asked again because leadership moved.
     questions_retried,
     /// Reads served without a majority.

@@ -3,6 +3,9 @@
 //! A PUT's way down: `object::put` reads the body, `chunk::write` codes and spreads it, `partition` decides and
 //! replicates the manifest; `core` knows which core owns what, `exchange` carries questions between cores.
 
+#[cfg(feature = "bench")]
+#[doc(hidden)]
+pub mod bench;
 mod budget;
 mod chunk;
 pub mod core;
@@ -12,6 +15,7 @@ pub mod exchange;
 #[doc(hidden)]
 pub mod fuzz;
 mod latency;
+mod location;
 pub mod manifest;
 pub mod map;
 pub mod message;

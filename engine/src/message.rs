@@ -353,7 +353,7 @@ pub enum Reply {
     /// To `ChunkRead`.
     Blocks(Vec<Block>),
     /// To `Get`.
-    Object(Box<Manifest>, Option<Bytes>),
+    Object(Arc<Manifest>, Option<Bytes>),
     /// To `Delete`: one result a key.
     Deleted(Vec<Result<(), ObjectError>>),
     /// To `List`.

@@ -8,6 +8,7 @@
 use crate::core::{Core, CoreParts, Leadership};
 use crate::counters::count;
 use crate::exchange::{CoreMessage, Exchange, QUEUED_MESSAGES_MAX};
+use crate::location::Locations;
 use crate::manifest::ChunkOwner;
 use crate::map::{self, DiskState, NodeMap};
 use crate::message::{ChunkName, DiskIndex, PartitionOp, Reply, Request};
@@ -168,6 +169,9 @@ pub async fn start(env: Env, setup: CoreSetup) -> Store {
     let exchange = Exchange::new(env.clone(), number, cores);
     let link = Rc::new(GroupLink { core: RefCell::new(None) });
     let host = GroupHost::new(env.clone(), buckets_meta::Options::default(), link.clone());
+    let locations = Locations::new(cache_bytes / 8);
+    let remembered = locations.clone();
+    host.on_change(move |rows, batch| remembered.apply(rows, batch));
     let core = Core::new(CoreParts {
         env: env.clone(),
         number,
@@ -176,8 +180,9 @@ pub async fn start(env: Env, setup: CoreSetup) -> Store {
         host,
         root_user: options.root_user,
         disk_sizes: options.disk_sizes,
-        // A quarter for index blocks, the rest for bodies.
-        cache_bytes: cache_bytes - cache_bytes / 4,
+        // A quarter for index blocks, an eighth for locations, the rest for bodies.
+        cache_bytes: cache_bytes - cache_bytes / 4 - cache_bytes / 8,
+        locations,
     });
     *link.core.borrow_mut() = Some(core.clone());
     env.spawn(serve_messages(core.clone(), messages));

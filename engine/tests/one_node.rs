@@ -14,7 +14,7 @@ use buckets_ring::coding::Coding;
 use model::{
     BUCKET, Cluster, Content, INLINE_BYTES_MAX, Layout, complete, path, put, put_into, read, upload,
 };
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
@@ -47,6 +47,15 @@ fn start(node: &SimNode) -> Cluster {
 async fn put_multipart(store: &Store, key: &str, content: Content) -> Result<(), ObjectError> {
     let (upload, parts) = upload(store, key, content).await?;
     complete(store, key, upload, parts, WriteCondition::Always).await
+}
+
+/// The seed of an object's content, by its description alone; `None` where there is no object.
+async fn version(store: &Store, key: &str) -> Result<Option<u64>, ObjectError> {
+    match store.head(BUCKET, key).await {
+        Ok(info) => Ok(info.headers.iter().find_map(|(_, value)| value.parse().ok())),
+        Err(ObjectError::NoSuchKey) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// One client: writes and removes its own keys, and reads them back.
@@ -381,6 +390,74 @@ fn with_three_disks_gone_nothing_is_guessed_and_all_is_there_when_they_are_back(
                 check_all(store, model.clone()).await;
             })
             .unwrap();
+    });
+}
+
+/// One client writes keys that others ask for all the time, so that they are remembered at the moment they change: what
+/// was acknowledged before a question was asked is in its answer, wherever the partition is led by then.
+#[test]
+fn what_is_remembered_of_a_key_is_never_older_than_its_last_write() {
+    const KEYS: u64 = 3;
+    const STEPS: u64 = 60;
+    // After these steps the key is not there.
+    let is_removal = |step: u64| step % 20 == 7;
+    sweep(0..24, |seed| {
+        let simulation = Simulation::new(seed);
+        let node = simulation.node("a");
+        format(&simulation, &node);
+        let disk = node.disk(path((seed % 4) as u8));
+        let counted = start(&node).run((seed % CORES as u64) as usize, async |store| {
+            store.create_bucket(BUCKET, "").await.unwrap();
+            // Of each key: the last step that was acknowledged, and the last that was begun.
+            let steps: Vec<Cell<(u64, u64)>> = (0..KEYS).map(|_| Cell::default()).collect();
+            let over = Cell::new(false);
+            let writer = async {
+                for step in 1..=STEPS {
+                    let (key, known) = (format!("k{}", step % KEYS), &steps[(step % KEYS) as usize]);
+                    known.set((known.get().0, step));
+                    let written = match is_removal(step) {
+                        true => store.delete(BUCKET, &key, WriteCondition::Always).await,
+                        false => {
+                            // Memtables are flushed all the time, so that rows are read from tables, too.
+                            let len = if step.is_multiple_of(5) { 20_000 } else { 7000 + step };
+                            put(&store, &key, Content { seed: step, len }, WriteCondition::Always).await
+                        }
+                    };
+                    if written.is_ok() {
+                        known.set((step, step));
+                    }
+                    match step {
+                        20 => disk.remove(),
+                        40 => disk.restore(),
+                        _ => {}
+                    }
+                    store.env().sleep(Duration::from_millis(step % 4 * 10)).await;
+                }
+                over.set(true);
+            };
+            let reader = async |first: u64| {
+                for at in first.. {
+                    let number = at % KEYS;
+                    if over.get() {
+                        return;
+                    }
+                    let (acknowledged, _) = steps[number as usize].get();
+                    let found = version(&store, &format!("k{number}")).await;
+                    let (_, begun) = steps[number as usize].get();
+                    let Ok(found) = found else { continue };
+                    let mut possible =
+                        (acknowledged..=begun).filter(|step| step % KEYS == number || *step == 0);
+                    let is = |step| found == Some(step) || found.is_none() && (is_removal(step) || step == 0);
+                    assert!(possible.any(is), "k{number}: {found:?}, of {acknowledged} to {begun}");
+                    store.env().sleep(Duration::from_micros(200 * (at % 20))).await;
+                }
+            };
+            futures::join!(writer, reader(0), reader(1), reader(2));
+            store.status().await.unwrap().counters
+        });
+        let counted = counted.unwrap();
+        let (hits, misses) = (counted.location_hits, counted.location_misses);
+        assert!(hits > 100 && misses > STEPS / 2, "{hits} hits and {misses} misses");
     });
 }
 

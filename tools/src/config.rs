@@ -42,7 +42,7 @@ pub struct NodeArgs {
     /// Cores to run on, one pinned thread each [default: all this process may use]
     #[arg(long, value_name = "N")]
     pub cores: Option<usize>,
-    /// Memory for the block caches of all cores together, for example 1GiB [default: 256MiB]
+    /// Memory for the caches of all cores together, for example 1GiB [default: 256MiB]
     #[arg(long, value_name = "SIZE")]
     pub cache: Option<ByteSize>,
     /// Region that signatures must name [default: us-east-1]
@@ -80,7 +80,7 @@ pub struct ConfigFile {
     pub cores: Option<usize>,
     /// Directories of the disks, patterns allowed.
     pub disks: Vec<String>,
-    /// Memory for the block caches of all cores together.
+    /// Memory for the caches of all cores together.
     pub cache_bytes: Option<ByteSize>,
     /// Region that signatures must name.
     pub region: Option<String>,
@@ -127,7 +127,7 @@ pub struct NodeConfig {
     pub cores: Option<usize>,
     /// The disks: absolute, normal paths.
     pub disks: Vec<Endpoint>,
-    /// Memory for the block caches of all cores together.
+    /// Memory for the caches of all cores together.
     pub cache_bytes: u64,
     /// Region that signatures must name.
     pub region: String,

@@ -17,7 +17,7 @@ use crate::replica::{Effects, Parts, Proposal, Read, ReadNow, Replica};
 use crate::salvage::Salvages;
 use crate::snapshot::Snapshots;
 use crate::status::{GroupStatus, LeaderChange};
-use crate::view::View;
+use crate::view::{RowsId, View};
 use buckets_disk::{Disk, HardState, Lsn, ReplicaStore, Wal};
 use buckets_env::{Env, Instant};
 use buckets_index::{Position, WriteBatch};
@@ -50,6 +50,8 @@ pub struct GroupHost {
 }
 
 type Watcher = Rc<dyn Fn(LeaderChange)>;
+/// Is told of each batch, with the rows it goes into.
+pub(crate) type ChangeWatcher = Rc<dyn Fn(RowsId, &WriteBatch)>;
 
 pub(crate) type SeatKey = (GroupId, DiskUuid);
 
@@ -85,6 +87,8 @@ pub(crate) struct Core {
     joined: Event,
     lanes: RefCell<BTreeMap<DiskUuid, Rc<Lane>>>,
     watchers: RefCell<Vec<Watcher>>,
+    change_watcher: RefCell<Option<ChangeWatcher>>,
+    rows_ids: Rc<Cell<u64>>,
     left: RefCell<BTreeSet<SeatKey>>,
     hand_over_gate: Rc<Cell<Instant>>,
     pub(crate) snapshots: Snapshots,
@@ -128,6 +132,8 @@ impl GroupHost {
                 joined: Event::default(),
                 lanes: RefCell::default(),
                 watchers: RefCell::default(),
+                change_watcher: RefCell::default(),
+                rows_ids: Rc::default(),
                 left: RefCell::default(),
                 hand_over_gate: Rc::new(Cell::new(now)),
                 snapshots: Snapshots::default(),
@@ -182,6 +188,8 @@ impl GroupHost {
             held,
             seed: core.env.random_u64(),
             hand_over_gate: core.hand_over_gate.clone(),
+            change_watcher: core.change_watcher.borrow().clone(),
+            rows_ids: core.rows_ids.clone(),
         };
         let replica = Replica::new(parts, core.env.now()).map_err(|what| AddReplicaError::Unreadable {
             group,
@@ -241,13 +249,13 @@ impl GroupHost {
     pub fn leader_view(&self, group: GroupId) -> Option<(u64, View)> {
         let seat = self.core.leading_seat(group)?;
         let replica = seat.replica.borrow();
-        Some((replica.leader_term()?, View::new(replica.index().clone())))
+        Some((replica.leader_term()?, replica.view()))
     }
 
     /// The rows of one replica of this core, whatever its part: for checks, not for answers.
     pub fn replica_view(&self, group: GroupId, disk: DiskUuid) -> Option<View> {
         let seat = self.core.seat((group, disk))?;
-        let view = View::new(seat.replica.borrow().index().clone());
+        let view = seat.replica.borrow().view();
         Some(view)
     }
 
@@ -271,7 +279,7 @@ impl GroupHost {
                     if replica.wants_round() {
                         core.mark_due(&seat);
                     }
-                    return Ok(View::new(replica.index().clone()));
+                    return Ok(replica.view());
                 }
                 ReadNow::NotLeader => return Err(not_leader()),
                 ReadNow::Ask => {
@@ -283,7 +291,7 @@ impl GroupHost {
         };
         core.mark_due(&seat);
         answered.await.unwrap_or_else(|_| Err(not_leader()))?;
-        let view = View::new(seat.replica.borrow().index().clone());
+        let view = seat.replica.borrow().view();
         Ok(view)
     }
 
@@ -319,6 +327,13 @@ impl GroupHost {
             }
         }
         self.core.watchers.borrow_mut().push(Rc::new(watcher));
+    }
+
+    /// Calls `watcher` for every batch that a replica of this core applies, before anybody can read the change. For
+    /// replicas that are added later; `watcher` must not call the host.
+    pub fn on_change(&self, watcher: impl Fn(RowsId, &WriteBatch) + 'static) {
+        assert!(self.core.seats.borrow().is_empty(), "replicas that are there would not tell");
+        self.core.change_watcher.replace(Some(Rc::new(watcher)));
     }
 
     /// Rows of this replica turned out to be damaged: another voter is made the leader, and the rows are fetched

@@ -32,4 +32,4 @@ pub use message::{
     BadMessage, GroupBody, GroupMessage, LogPosition, RaftMessage, SnapshotPage, SnapshotRequest,
 };
 pub use status::{GroupStatus, LeaderChange, Role, RowsState, VoterStatus};
-pub use view::{View, ViewScan};
+pub use view::{RowsId, View, ViewScan};

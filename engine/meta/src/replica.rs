@@ -11,6 +11,7 @@
 //! - While it stands still for a salvage (frozen) it takes no message, no tick and no proposal.
 
 use crate::error::{ProposeError, Proposed, ReadError};
+use crate::host::ChangeWatcher;
 use crate::lease::{Lease, Promise};
 use crate::limits::Options;
 use crate::log::{Log, Offer, log_entry};
@@ -19,6 +20,7 @@ use crate::message::{GroupBody, GroupMessage, LogPosition, RaftMessage};
 use crate::pace::Pace;
 use crate::payload::{self, Unreadable};
 use crate::status::{GroupStatus, LeaderChange, Role, RowsState, VoterStatus};
+use crate::view::{RowsId, View};
 use buckets_disk::{HardState, Lsn, ReplicaStore};
 use buckets_env::Instant;
 use buckets_index::{Index, Position};
@@ -61,6 +63,10 @@ pub(crate) struct Parts {
     pub(crate) seed: u64,
     /// When the next hand-over of this core may begin.
     pub(crate) hand_over_gate: Rc<Cell<Instant>>,
+    /// Is told of what is applied.
+    pub(crate) change_watcher: Option<ChangeWatcher>,
+    /// The last id of rows that this core gave out.
+    pub(crate) rows_ids: Rc<Cell<u64>>,
 }
 
 /// A batch on its way into the log.
@@ -142,6 +148,9 @@ pub(crate) struct Replica {
     options: Rc<Options>,
     pub(crate) store: ReplicaStore,
     index: Index,
+    rows_id: RowsId,
+    rows_ids: Rc<Cell<u64>>,
+    change_watcher: Option<ChangeWatcher>,
     offer: Rc<Offer>,
     preference: Vec<DiskUuid>,
     rank: usize,
@@ -187,7 +196,9 @@ pub(crate) struct Replica {
 impl Replica {
     /// A replica that starts from what its store holds.
     pub(crate) fn new(parts: Parts, now: Instant) -> Result<Replica, &'static str> {
-        let Parts { group, disk, store, members, preference, options, held, seed, hand_over_gate } = parts;
+        let Parts { group, disk, store, members, preference, options, held, seed, hand_over_gate, .. } =
+            parts;
+        let Parts { change_watcher, rows_ids, .. } = parts;
         let id = raft_id(disk);
         let rank = preference.iter().position(|voter| *voter == disk).unwrap_or(preference.len());
         let offer = Rc::new(Offer {
@@ -204,6 +215,9 @@ impl Replica {
             id,
             store,
             index,
+            rows_id: next_rows_id(&rows_ids),
+            rows_ids,
+            change_watcher,
             offer,
             preference,
             rank,
@@ -264,6 +278,15 @@ impl Replica {
 
     pub(crate) fn index(&self) -> &Index {
         &self.index
+    }
+
+    /// Its rows, to read from.
+    pub(crate) fn view(&self) -> View {
+        View::new(self.index.clone(), self.rows_id)
+    }
+
+    pub(crate) fn rows_id(&self) -> RowsId {
+        self.rows_id
     }
 
     /// The leader that this replica knows.
@@ -729,6 +752,9 @@ impl Replica {
                 self.fail("an entry of the log cannot be read by this version");
                 break;
             };
+            if let Some(watcher) = &self.change_watcher {
+                watcher(self.rows_id, &batch);
+            }
             self.index.apply(batch, position);
             self.apply_queue_bytes -= entry.data.len();
             self.apply_queue.pop_front();
@@ -1005,6 +1031,7 @@ impl Replica {
             Err(why) => return self.fail(why),
         }
         self.index = self.store.index().clone();
+        self.rows_id = next_rows_id(&self.rows_ids);
         self.rows = RowsState::Whole;
         self.rows_stuck = false;
         self.paused = false;
@@ -1068,6 +1095,11 @@ impl Replica {
         }
         Ok(changes)
     }
+}
+
+fn next_rows_id(last: &Cell<u64>) -> RowsId {
+    last.set(last.get() + 1);
+    RowsId(last.get())
 }
 
 /// Raft, started from what the store holds.

@@ -172,7 +172,7 @@ impl Core {
                     return Err(SalvageError::Unusable);
                 }
                 let unapplied = replica.unapplied().map_err(|_| SalvageError::Unusable)?;
-                Some(View::with_overlay(replica.index().clone(), unapplied))
+                Some(View::with_overlay(replica.index().clone(), replica.rows_id(), unapplied))
             }
             (_, None) => None,
         };

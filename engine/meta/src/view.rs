@@ -3,11 +3,17 @@
 //! What must hold: a view answers like the index it stands on, with the changes of an overlay on top where it has
 //! one (a salvage: entries of the log that are not applied). A scan sees one moment.
 
-use buckets_index::{Index, IndexError, Scan};
+use buckets_index::{Index, IndexError, Position, Scan};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::rc::Rc;
+
+/// Names the rows of one replica from its start, or from the snapshot that replaced them all, until it ends or another
+/// one does. Unique on its core. Whoever remembers something of rows by this id, and is told of every change
+/// ([`crate::GroupHost::on_change`]), never needs to know who leads or what was started anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RowsId(pub u64);
 
 type Overlay = Rc<BTreeMap<Bytes, Option<Bytes>>>;
 
@@ -16,16 +22,27 @@ type Overlay = Rc<BTreeMap<Bytes, Option<Bytes>>>;
 #[derive(Clone)]
 pub struct View {
     index: Index,
+    id: RowsId,
     overlay: Option<Overlay>,
 }
 
 impl View {
-    pub(crate) fn new(index: Index) -> View {
-        View { index, overlay: None }
+    pub(crate) fn new(index: Index, id: RowsId) -> View {
+        View { index, id, overlay: None }
     }
 
-    pub(crate) fn with_overlay(index: Index, overlay: BTreeMap<Bytes, Option<Bytes>>) -> View {
-        View { index, overlay: (!overlay.is_empty()).then(|| Rc::new(overlay)) }
+    pub(crate) fn with_overlay(index: Index, id: RowsId, overlay: BTreeMap<Bytes, Option<Bytes>>) -> View {
+        View { index, id, overlay: (!overlay.is_empty()).then(|| Rc::new(overlay)) }
+    }
+
+    /// Whose rows these are; `None` where changes lie over them that nobody has applied.
+    pub fn rows_id(&self) -> Option<RowsId> {
+        self.overlay.is_none().then_some(self.id)
+    }
+
+    /// The last change that the rows hold now.
+    pub fn applied(&self) -> Position {
+        self.index.applied()
     }
 
     /// The value of `key`.

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::rc::Rc;
+use std::sync::Arc;
 
 impl Store {
     /// The current object's description. Errors: `NoSuchKey`.
@@ -23,14 +24,14 @@ impl Store {
     pub async fn open(&self, bucket: &str, key: &str) -> Result<ObjectReader, ObjectError> {
         let (manifest, inline) = self.current(bucket, key, true).await?;
         let info = manifest.info(key);
-        let source = match (manifest.body, inline) {
+        let source = match (&manifest.body, inline) {
             (Body::Inline, Some(body)) if body.len() as u64 == manifest.size => Source::Inline(body),
             (Body::Inline, _) => {
                 return Err(ObjectError::Internal("the inline body is not the manifest's".into()));
             }
             (Body::Chunked(parts), _) => {
-                let reading = self.core.read_parts(&parts);
-                Source::Chunked { parts, _reading: reading }
+                let reading = self.core.read_parts(parts);
+                Source::Chunked { manifest, _reading: reading }
             }
         };
         Ok(ObjectReader { core: self.core.clone(), info, source })
@@ -41,12 +42,12 @@ impl Store {
         bucket: &str,
         key: &str,
         body: bool,
-    ) -> Result<(Manifest, Option<Bytes>), ObjectError> {
+    ) -> Result<(Arc<Manifest>, Option<Bytes>), ObjectError> {
         let bucket = self.known_bucket(bucket)?;
         let group = self.core.map.group_for(bucket, key);
         let op = PartitionOp::Get { bucket, key: key.to_owned(), body };
         match self.core.ask_group(group, op).await? {
-            Reply::Object(manifest, body) => Ok((*manifest, body)),
+            Reply::Object(manifest, body) => Ok((manifest, body)),
             _ => Err(ObjectError::Internal("an object was asked for".into())),
         }
     }
@@ -62,7 +63,7 @@ pub struct ObjectReader {
 enum Source {
     Inline(Bytes),
     Chunked {
-        parts: Vec<Part>,
+        manifest: Arc<Manifest>,
         /// Keeps the chunks from being freed.
         _reading: Reading,
     },
@@ -85,13 +86,13 @@ impl ObjectReader {
                 let part = body.slice(range.start as usize..range.end as usize);
                 queue.push_back(Segment::Inline(part));
             }
-            Source::Chunked { parts, _reading } => {
+            Source::Chunked { manifest, _reading } => {
                 let mut start = 0;
-                for part in parts {
+                for part in manifest.parts() {
                     let end = start + part.size;
                     let (from, to) = (range.start.max(start), range.end.min(end));
                     if from < to {
-                        queue.push_back(Segment::Part(part, from - start..to - start));
+                        queue.push_back(Segment::Part(part.clone(), from - start..to - start));
                     }
                     start = end;
                 }

@@ -16,8 +16,9 @@ mod multipart;
 pub(crate) use garbage::{GarbageQueue, collect_garbage, rescan_garbage};
 pub(crate) use latch::Latches;
 
-use crate::core::{Core, Lead};
-use crate::manifest::{ChunkOwner, GarbageRecord, Manifest, Part, PartRecord};
+use crate::core::{Core, Lead, View};
+use crate::counters::count;
+use crate::manifest::{Body, ChunkOwner, GarbageRecord, Manifest, Part, PartRecord};
 use crate::message::{Answer, PartitionOp, Refusal, Reply, RootOp};
 use crate::object::api::{ObjectError, WriteCondition};
 use crate::rows;
@@ -26,6 +27,7 @@ use buckets_ring::id::{BucketId, GroupId, ObjectId};
 use bytes::Bytes;
 use std::ops::Bound;
 use std::rc::Rc;
+use std::sync::Arc;
 
 /// Does an operation on the partition's leader, or (reads only) on a salvaged view.
 pub(crate) async fn serve(core: &Rc<Core>, group: GroupId, op: PartitionOp, salvage: bool) -> Answer {
@@ -76,28 +78,46 @@ async fn get(
     salvage: bool,
 ) -> Answer {
     let view = core.read_view(group, salvage).await?;
-    let found = async {
-        let Some(record) = view.get(&rows::object(bucket, key.as_bytes())).await? else {
-            return Ok(None);
-        };
-        let body = match with_body {
-            true => view.get(&rows::inline_body(bucket, key.as_bytes())).await?,
-            false => None,
-        };
-        Ok(Some((record, body)))
+    let manifest = match core.locations.get(&view, bucket, key, core.env.now()) {
+        Some(manifest) => {
+            count(&core.counters.location_hits, 1);
+            manifest
+        }
+        None => {
+            count(&core.counters.location_misses, 1);
+            locate(core, group, &view, bucket, key).await?
+        }
+    };
+    if !with_body || !matches!(manifest.body, Body::Inline) {
+        return Ok(Reply::Object(manifest, None));
     }
-    .await
-    .map_err(|error| core.index_refusal(group, &error))?;
-    let (record, body) = found.ok_or(ObjectError::NoSuchKey)?;
-    let manifest = decoded(Manifest::decode(&record))?;
+    let body = view.get(&rows::inline_body(bucket, key.as_bytes())).await;
+    let body = body.map_err(|error| core.index_refusal(group, &error))?;
     // The two rows are read one after the other: only a body of this very version may be returned.
-    let body = body.filter(|body| body.starts_with(manifest.object.as_bytes())).map(|body| body.slice(16..));
-    let inline = matches!(manifest.body, crate::manifest::Body::Inline);
-    if with_body && inline && body.is_none() {
-        // The version changed between the two reads.
-        return Err(Refusal::NotLeader);
+    match body.filter(|body| body.starts_with(manifest.object.as_bytes())) {
+        Some(body) => Ok(Reply::Object(manifest, Some(body.slice(16..)))),
+        None => Err(Refusal::NotLeader),
     }
-    Ok(Reply::Object(Box::new(manifest), body))
+}
+
+/// Reads an object's manifest and remembers it. Errors: `NoSuchKey`.
+async fn locate(
+    core: &Rc<Core>,
+    group: GroupId,
+    view: &View,
+    bucket: BucketId,
+    key: &str,
+) -> Result<Arc<Manifest>, Refusal> {
+    let row = rows::object(bucket, key.as_bytes());
+    let before = view.applied();
+    let record = view.get(&row).await.map_err(|error| core.index_refusal(group, &error))?;
+    let record = record.ok_or(ObjectError::NoSuchKey)?;
+    let manifest = Arc::new(decoded(Manifest::decode(&record))?);
+    // A change that came while the row was read has passed by: what was read may be older.
+    if view.applied() == before {
+        core.locations.insert(view, row, manifest.clone(), core.env.now());
+    }
+    Ok(manifest)
 }
 
 async fn put(
@@ -166,7 +186,7 @@ async fn delete(
         }
         if let Some(current) = current {
             batch.delete(row);
-            if matches!(current.body, crate::manifest::Body::Inline) {
+            if matches!(current.body, Body::Inline) {
                 batch.delete(rows::inline_body(bucket, key.as_bytes()));
             }
             freed.extend(free(&mut batch, Some((current.object, current.parts()))));
@@ -324,7 +344,7 @@ pub(crate) fn replace_body(
     let row = rows::inline_body(bucket, key.as_bytes());
     match inline {
         Some(body) => batch.put(row, body),
-        None if current.is_some_and(|c| matches!(c.body, crate::manifest::Body::Inline)) => {
+        None if current.is_some_and(|c| matches!(c.body, Body::Inline)) => {
             batch.delete(row);
         }
         None => {}

@@ -277,7 +277,7 @@ impl<'a> Search<'a> {
             };
             if let Some(after) = self.effect(op, state) {
                 ways.push((done.with(at), after));
-            } else if op.loose && self.open.iter().any(|open| shows(open)) {
+            } else if op.loose && self.open.iter().any(shows) {
                 ways.push((done.with(at), state));
             }
         }

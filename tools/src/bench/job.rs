@@ -149,7 +149,7 @@ pub(crate) struct JobArgs {
     /// each, on four disks with 2+2 that are formatted below DIR and stay there
     #[arg(long, value_name = "DIR", help_heading = "Server")]
     engine: Option<PathBuf>,
-    /// Memory for the engine's block caches, all cores together
+    /// Memory for the engine's caches, all cores together
     #[arg(long, value_name = "SIZE", default_value = "256MiB", help_heading = "Server")]
     cache: ByteSize,
     /// The server

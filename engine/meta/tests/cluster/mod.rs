@@ -9,7 +9,7 @@ use buckets_env::sim::{SimNode, SimRng, Simulation};
 use buckets_env::{Env, Instant};
 use buckets_index::{BlockCache, IndexOptions, WriteBatch};
 use buckets_meta::{
-    AddReplicaError, GroupHost, GroupMessage, LeaderChange, Options, ProposeError, Role, RowsState,
+    AddReplicaError, GroupHost, GroupMessage, LeaderChange, Options, ProposeError, Role, RowsId, RowsState,
     Transport, View, VotersLive, bootstrap,
 };
 use buckets_ring::coding::Coding;
@@ -126,6 +126,9 @@ impl Net {
     }
 }
 
+/// Changes that hosts have told of, by the rows they went into.
+type Told = Rc<RefCell<BTreeMap<(At, RowsId), BTreeMap<Bytes, Option<Bytes>>>>>;
+
 /// A deployment in the simulator.
 pub(crate) struct Cluster {
     pub(crate) simulation: Simulation,
@@ -139,6 +142,7 @@ pub(crate) struct Cluster {
     /// Disks that do not come back with their node.
     pub(crate) missing: RefCell<BTreeSet<DiskUuid>>,
     pub(crate) disks: Rc<RefCell<BTreeMap<DiskUuid, Disk>>>,
+    told: Told,
     history: History,
     next_value: Rc<Cell<u64>>,
     pub(crate) refused: Rc<Cell<u64>>,
@@ -210,6 +214,7 @@ impl Cluster {
             formatted: Rc::default(),
             missing: RefCell::default(),
             disks: Rc::default(),
+            told: Rc::default(),
             history: Rc::default(),
             next_value: Rc::new(Cell::new(1)),
             refused: Rc::default(),
@@ -263,6 +268,13 @@ impl Cluster {
                 let before = *leaders.borrow_mut().entry((change.group, change.term)).or_insert(leader);
                 assert_eq!(before, leader, "{} has two leaders in term {}", change.group, change.term);
             }
+        });
+        self.told.borrow_mut().retain(|(of, _), _| *of != at);
+        let told = self.told.clone();
+        host.on_change(move |rows, batch| {
+            let mut told = told.borrow_mut();
+            let changes = batch.iter().map(|(key, value)| (key.clone(), value.cloned()));
+            told.entry((at, rows)).or_default().extend(changes);
         });
         self.net.hosts.borrow_mut().insert(at, (env.clone(), host.clone()));
         let here = |place: &&Rc<Place>| place.at == at && !self.missing.borrow().contains(&place.disk);
@@ -435,10 +447,20 @@ impl Cluster {
                 })
             });
             let mut contents: Vec<(DiskUuid, Vec<(Bytes, Bytes)>)> = Vec::new();
-            for (_, env, host) in self.hosts() {
+            for (at, env, host) in self.hosts() {
                 for status in host.status(group) {
                     let view = host.replica_view(group, status.disk).unwrap();
+                    let told = self.told.borrow().get(&(at, view.rows_id().unwrap())).cloned();
                     let rows = self.within(&env, async move { all_rows(&view).await }).unwrap();
+                    // What was told of these rows since they are these is what they say.
+                    for (key, value) in told.into_iter().flatten() {
+                        let row = rows.binary_search_by(|(other, _)| other.cmp(&key)).ok();
+                        assert!(
+                            row.map(|row| &rows[row].1) == value.as_ref(),
+                            "{group}: {} at {key:?}",
+                            status.disk
+                        );
+                    }
                     contents.push((status.disk, rows));
                 }
             }

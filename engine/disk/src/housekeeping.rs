@@ -41,6 +41,8 @@ async fn look_at_space(core: &Rc<DiskCore>) {
                 false => tracing::info!(%disk, free_bytes, "the disk has space again"),
             }
         }
+        core.replicas.borrow().values().for_each(|replica| replica.index().note_space(short));
+        core.chunks.inner.table.note_space(short);
     }
 }
 

@@ -193,7 +193,7 @@ impl Index {
         if self.is_stopped() || state.stuck.borrow().is_some() || state.background.compacting.get() {
             return;
         }
-        if state.view.borrow().levels.pick(&state.options.level_shape()).is_none() {
+        if self.pick().is_none() {
             return;
         }
         state.background.compacting.set(true);
@@ -205,12 +205,16 @@ impl Index {
         });
     }
 
+    fn pick(&self) -> Option<Compaction> {
+        let state = &self.state;
+        state.view.borrow().levels.pick(&state.options.level_shape(), state.space_is_short.get())
+    }
+
     async fn compact_levels(&self) {
         let state = &self.state;
         while !self.is_stopped() {
             let slot = state.options.compactions.take().await;
-            let picked = state.view.borrow().levels.pick(&state.options.level_shape());
-            let Some(compaction) = picked else { return };
+            let Some(compaction) = self.pick() else { return };
             if self.is_stopped() {
                 return;
             }

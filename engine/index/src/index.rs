@@ -13,7 +13,7 @@ use crate::cache::BlockCache;
 use crate::checksum::key_hash;
 use crate::error::IndexError;
 use crate::levels::{Levels, Shape};
-use crate::limits::{COMPACTIONS_AT_ONCE, KEY_BYTES_MAX, OPENS_AT_ONCE, VALUE_BYTES_MAX};
+use crate::limits::{COMPACTIONS_AT_ONCE, KEY_BYTES_MAX, OPENS_AT_ONCE, RECLAIM_BYTES_MIN, VALUE_BYTES_MAX};
 use crate::memtable::{Memtable, Sequence};
 use crate::root::{OpenedRoot, Position, RootFiles, TableEntry, is_root_name};
 use crate::signal::Signal;
@@ -189,6 +189,8 @@ pub(crate) struct State {
     pub(crate) stuck: RefCell<Option<IndexError>>,
     pub(crate) counters: Cell<IndexCounters>,
     pub(crate) behind: Behind,
+    /// Deleted rows are to give their space back as soon as can be.
+    pub(crate) space_is_short: Cell<bool>,
     pub(crate) changed: Signal,
     pub(crate) background: Background,
     created: bool,
@@ -245,6 +247,7 @@ impl Index {
             changed: Signal::default(),
             created,
             behind: options.compactions.join(),
+            space_is_short: Cell::new(false),
             options,
         };
         let index = Index { state: Rc::new(state) };
@@ -310,6 +313,18 @@ impl Index {
         let frozen: usize =
             self.state.view.borrow().frozen.iter().map(|frozen| frozen.memtable.bytes()).sum();
         self.state.active.borrow().bytes() + frozen
+    }
+
+    /// While the disk has little space left, deletions are carried down to the rows that they hide, and both go; otherwise
+    /// that waits until a level is too large. To be called again from time to time while it is so.
+    pub fn note_space(&self, is_short: bool) {
+        self.state.space_is_short.set(is_short);
+        if is_short {
+            if self.state.active.borrow().bytes() >= RECLAIM_BYTES_MIN {
+                self.freeze();
+            }
+            self.start_compaction();
+        }
     }
 
     /// True where something was applied that is not durable in tables.

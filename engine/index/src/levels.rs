@@ -18,6 +18,9 @@ use std::rc::Rc;
 /// Level 0 goes down where no more than this is rewritten in level 1 for each of its bytes.
 const LEVEL0_COST_MAX: f64 = 5.0;
 
+/// Where space is short, tables with at least this share of tombstones are compacted for it.
+const RECLAIM_SHARE: u64 = 32;
+
 /// When a level is too large.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Shape {
@@ -134,8 +137,9 @@ impl Levels {
         &tables[start..start + count]
     }
 
-    /// The most useful compaction, if a level is over its size or full of tombstones.
-    pub(crate) fn pick(&self, shape: &Shape) -> Option<Compaction> {
+    /// The most useful compaction, if a level is over its size or full of tombstones; where `space_is_short`, also one that
+    /// brings tombstones down to what they hide.
+    pub(crate) fn pick(&self, shape: &Shape, space_is_short: bool) -> Option<Compaction> {
         let level0_score = self.levels[0].len() as f64 / shape.level0_tables_trigger as f64;
         let mut limit = shape.level1_bytes as f64;
         let mut fullest = (1.0, None);
@@ -153,19 +157,44 @@ impl Levels {
         }
         match fullest.1 {
             Some(level) => self.cheapest(level),
+            None if space_is_short => self.reclaim(),
             None => self.fullest_of_tombstones(),
         }
+    }
+
+    /// The compaction that carries most tombstones down for the bytes that it rewrites. It ends: at the bottom none is left.
+    fn reclaim(&self) -> Option<Compaction> {
+        let has_some = |tables: &[Rc<Table>]| {
+            let tombstones: u64 = tables.iter().map(|table| table.tombstones()).sum();
+            let entries: u64 = tables.iter().map(|table| table.entries()).sum();
+            tombstones > 0 && tombstones * RECLAIM_SHARE >= entries
+        };
+        let level0 = has_some(self.level0()).then(|| self.level0_downward());
+        let deeper = (1..LEVELS - 1).flat_map(|level| {
+            let tables =
+                self.levels[level].iter().filter(move |table| has_some(std::slice::from_ref(*table)));
+            tables.map(move |table| self.compact_table(level, table))
+        });
+        level0
+            .into_iter()
+            .chain(deeper)
+            .max_by(|a, b| a.tombstones_per_byte().total_cmp(&b.tombstones_per_byte()))
+    }
+
+    /// All of level 0, with what it overlaps.
+    fn level0_downward(&self) -> Compaction {
+        let upper = self.levels[0].to_vec();
+        let first = upper.iter().map(|table| table.first_key()).min().unwrap_or_default();
+        let last = upper.iter().map(|table| table.last_key()).max().unwrap_or_default();
+        let lower = self.overlapping(1, first, last).to_vec();
+        Compaction { level: 0, within: false, upper, lower }
     }
 
     /// Level 0 moves into level 1 as a whole, where it is large enough to be worth the rewriting; small tables (an owner
     /// that flushes often) are merged among themselves first, those of like size together. `None`: sizes differ so much
     /// that neither is worth it yet.
     fn compact_level0(&self, shape: &Shape) -> Option<Compaction> {
-        let upper = self.levels[0].to_vec();
-        let first = upper.iter().map(|table| table.first_key()).min().unwrap_or_default();
-        let last = upper.iter().map(|table| table.last_key()).max().unwrap_or_default();
-        let lower = self.overlapping(1, first, last).to_vec();
-        let downward = Compaction { level: 0, within: false, upper, lower };
+        let downward = self.level0_downward();
         if downward.cost() <= LEVEL0_COST_MAX {
             return Some(downward);
         }
@@ -230,6 +259,11 @@ impl Compaction {
     /// Bytes rewritten for each byte moved down.
     fn cost(&self) -> f64 {
         bytes_of(&self.lower) as f64 / (bytes_of(&self.upper) as f64).max(1.0)
+    }
+
+    fn tombstones_per_byte(&self) -> f64 {
+        let tombstones: u64 = self.upper.iter().map(|table| table.tombstones()).sum();
+        tombstones as f64 / ((bytes_of(&self.upper) + bytes_of(&self.lower)) as f64).max(1.0)
     }
 
     /// True where the tables can change their level without being rewritten: nothing below overlaps them, nor

@@ -37,6 +37,8 @@ pub(crate) const OPENS_AT_ONCE: usize = 16;
 pub(crate) const COMPACTIONS_AT_ONCE: usize = 2;
 /// How long a flush or a compaction waits for space on a full disk before it tries again, in milliseconds.
 pub(crate) const FULL_DISK_RETRY_MILLIS: u64 = 1000;
+/// Where space is short, a memtable is flushed from this size on, in bytes: its deletions may free more than it takes.
+pub(crate) const RECLAIM_BYTES_MIN: usize = 64 << 10;
 /// How often retired tables are looked at while a reader still holds them, in milliseconds.
 pub(crate) const SWEEP_MILLIS: u64 = 500;
 

@@ -217,3 +217,52 @@ fn a_seek_reads_blocks_not_the_rows_between() {
     });
     outcome.unwrap();
 }
+
+#[test]
+fn deleted_rows_give_their_space_back_where_it_is_short() {
+    const ROWS: u64 = 4000;
+    let simulation = Simulation::new(1);
+    let outcome = simulation.node("a").run(0, |env| async move {
+        let options = IndexOptions {
+            memtable_bytes_max: 1 << 20,
+            table_bytes_max: 1 << 20,
+            level1_bytes: 64 << 20,
+            ..IndexOptions::new(BlockCache::new(256 << 10))
+        };
+        let index = open(&env, &options).await.unwrap();
+        let value = Bytes::from(vec![7u8; 8 << 10]);
+        for number in 0..ROWS {
+            index.back_pressure().await.unwrap();
+            let mut batch = WriteBatch::new();
+            batch.put(key(number), value.clone());
+            index.apply(batch, position(number));
+        }
+        index.flush().await.unwrap();
+        // Nothing is over its size: deletions alone change nothing.
+        let pause = std::time::Duration::from_secs(5);
+        for number in 0..ROWS / 2 {
+            let mut batch = WriteBatch::new();
+            batch.delete(key(number * 2));
+            index.apply(batch, position(ROWS + number));
+        }
+        env.sleep(pause).await;
+        let full = index.counters().table_bytes;
+        assert!(full > ROWS * 8000, "{full} bytes");
+
+        for _ in 0..10 {
+            index.note_space(true);
+            env.sleep(pause).await;
+        }
+        let left = index.counters().table_bytes;
+        assert!(left < full * 55 / 100, "{left} of {full} bytes");
+        for number in 0..ROWS {
+            assert_eq!(index.get(&key(number)).await.unwrap().is_some(), number % 2 == 1, "{number}");
+        }
+        // And it ends.
+        let compacted = index.counters().compactions;
+        index.note_space(true);
+        env.sleep(pause).await;
+        assert_eq!(index.counters().compactions, compacted);
+    });
+    outcome.unwrap();
+}

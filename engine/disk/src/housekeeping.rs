@@ -11,6 +11,8 @@ use std::rc::Rc;
 
 /// Reusable segments that stay when there are more than there need to be.
 const REUSABLE_SEGMENTS_KEPT: usize = 2;
+/// Where space is short: segments from which on the log is flushed into the indexes, so that they come free.
+const SEGMENTS_SHORT_OF_SPACE: usize = 2;
 
 /// Looks around at intervals, and when called, until the disk is closed.
 pub(crate) async fn run(core: Rc<DiskCore>) {
@@ -68,7 +70,7 @@ fn free_segments(core: &Rc<DiskCore>) {
     // What nobody can flush (it is not committed yet) is logged again and again: at least half of the log must be free
     // of it, or that would never end.
     let unflushed_segments = unflushed_bytes.div_ceil(segments.segment_bytes() as usize);
-    let allowed = (core.options.wal_segments_soft_max as usize).max(2 * unflushed_segments + 2);
+    let allowed = segments_wanted(core).max(2 * unflushed_segments + 2);
     let surplus = segments.live_count().saturating_sub(allowed);
     let Some(until_lsn) = segments.end_of_oldest(surplus) else { return };
     drop(segments);
@@ -84,16 +86,22 @@ fn free_segments(core: &Rc<DiskCore>) {
     }
 }
 
+/// Over it the log is flushed into the indexes.
+fn segments_wanted(core: &DiskCore) -> usize {
+    match core.short_of_space.get() {
+        true => SEGMENTS_SHORT_OF_SPACE,
+        false => core.options.wal_segments_soft_max as usize,
+    }
+}
+
 /// After a time of many segments, gives their space back.
 async fn remove_surplus_segments(core: &Rc<DiskCore>) {
     let surplus = {
         let mut segments = core.segments.borrow_mut();
-        let many = segments.count() > core.options.wal_segments_soft_max as usize + REUSABLE_SEGMENTS_KEPT;
-        if many && segments.reusable_count() > REUSABLE_SEGMENTS_KEPT {
-            segments.take_reusable()
-        } else {
-            None
-        }
+        // One stays in any case: the log must not have to wait for one.
+        let kept = if core.short_of_space.get() { 1 } else { REUSABLE_SEGMENTS_KEPT };
+        let many = segments.count() > segments_wanted(core) + kept;
+        if many && segments.reusable_count() > kept { segments.take_reusable() } else { None }
     };
     let Some(surplus) = surplus else { return };
     let dir = core.segments.borrow().dir().to_owned();

@@ -161,14 +161,14 @@ impl<'a> World<'a> {
 
     fn new_content(&self, random: &mut SimRng, multipart: bool) -> Content {
         let seed = self.next_version.replace(self.next_version.get() + 1);
-        let len = match random.below(96) {
-            0..=5 => 0,
-            6..=29 => random.below(200),
-            30..=59 => random.below(2 * model::INLINE_BYTES_MAX as u64),
-            60..=89 => random.below(60_000),
-            90..=94 => random.below(400_000),
+        let len = match random.below(384) {
+            0..=23 => 0,
+            24..=119 => random.below(200),
+            120..=239 => random.below(2 * model::INLINE_BYTES_MAX as u64),
+            240..=369 => random.below(60_000),
+            370..=382 => random.below(400_000),
             // Several stripes.
-            _ => random.below(5_000_000),
+            _ => random.below(3_000_000),
         };
         let content = Content { seed, len };
         self.history.borrow_mut().new_version(content, multipart);
@@ -366,7 +366,7 @@ impl Client<'_> {
                 0..=3 => 0,
                 4..=5 => self.random.below(5_000),
                 6 => self.random.below(500_000),
-                _ => self.random.below(10_000_000),
+                _ => self.random.below(16_000_000),
             };
             self.store.env().sleep(Duration::from_micros(pause)).await;
             let key = match self.random.below(4) {

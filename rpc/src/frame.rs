@@ -1,240 +1,364 @@
 //! Frames: a fixed header, a compact head, a raw payload.
 //!
 //! What must hold:
-//! - A frame is accepted only with the right magic, a known version and type, lengths within the caps, and both
-//!   checksums good; anything else ends the connection, for after a bad header nothing on it can be trusted.
-//! - Lengths are checked before anything is allocated or waited for.
-//! - The header's checksum covers the lengths, so that a flipped bit in them is never followed.
+//! - A frame is accepted only with the right magic and a known kind, lengths within the caps, and good tags; anything else
+//!   ends the connection, for after a bad header nothing on it can be trusted.
+//! - Lengths are checked before anything is allocated or waited for, and a head is verified before its payload is.
+//! - A payload is never copied: it is written from where it lies, and read into memory that the reader provides.
 //!
 //! ```text
-//!  0  magic "BKT1"                4
-//!  4  version                     1
-//!  5  type                        1
-//!  6  flags (0)                   2
-//!  8  request id                  8
-//! 16  deadline, ms from sending   4   (0: none)
-//! 20  head length                 4
-//! 24  payload length              4
-//! 28  reserved (0)                4
-//! 32  checksum of head + payload  8   XXH3-64
-//! 40  checksum of bytes 0..40     8   XXH3-64
-//! 48  head, then payload
+//!  0  magic "BKTF"                 4
+//!  4  kind                         1
+//!  5  flags (0)                    1
+//!  6  reserved (0)                 2
+//!  8  request id                   8
+//! 16  deadline, ms from sending    4   (0: none)
+//! 20  head length                  4
+//! 24  payload length               4
+//! 28  piece length                 4   (0: the payload is one piece; else all but the last piece are so long)
+//! 32  tag of the payload          16   (zeroes where there is none)
+//! 48  tag of bytes 0..48 and head 16
+//! 64  head, then payload
 //! ```
-//! All integers are little-endian.
+//! All integers are little-endian. The tags are drawn in [`crate::session`].
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
-use xxhash_rust::xxh3::{Xxh3, xxh3_64};
+use crate::session::{Opener, PayloadCheck, Sealer, TAG_BYTES, Tag};
+use bytes::{Buf, BufMut, BytesMut};
 
 /// Bytes before the head.
-pub const HEADER_BYTES: usize = 48;
-/// Longest head.
-pub const HEAD_BYTES_MAX: usize = 1 << 20;
-/// Longest payload: one block with room to spare.
+pub const HEADER_BYTES: usize = 64;
+/// Longest head: a Raft message with the largest entry, a page of a listing.
+pub const HEAD_BYTES_MAX: usize = 8 << 20;
+/// Longest payload: a run of blocks.
 pub const PAYLOAD_BYTES_MAX: usize = 8 << 20;
-/// The version that this build writes; it reads the same.
-pub const VERSION: u8 = 1;
+/// Shortest piece of a payload that has several, in bytes: one unit of direct I/O.
+pub const PIECE_BYTES_MIN: usize = 4096;
 
-const MAGIC: [u8; 4] = *b"BKT1";
+const MAGIC: [u8; 4] = *b"BKTF";
+const PAYLOAD_TAG_AT: usize = 32;
+const HEAD_TAG_AT: usize = 48;
+const _: () = assert!(PAYLOAD_TAG_AT + TAG_BYTES == HEAD_TAG_AT && HEAD_TAG_AT + TAG_BYTES == HEADER_BYTES);
 
 /// What a frame is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub enum FrameType {
-    /// The first frame of a connection: who is there, and the proof of the deployment's secret.
-    Hello = 1,
+pub enum FrameKind {
     /// A question that wants an answer.
-    Request = 2,
+    Request = 1,
     /// The answer to a question.
-    Response = 3,
+    Answer = 2,
+    /// A question was not taken: nothing happened.
+    Declined = 3,
     /// A message that wants no answer.
     OneWay = 4,
-    /// Keeps the connection known to be alive.
+    /// Asks whether the peer is there.
     Ping = 5,
+    /// It is.
+    Pong = 6,
 }
 
-/// What a frame says before its head.
+/// What a frame says of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FrameHeader {
     /// What it is.
-    pub kind: FrameType,
-    /// The asker's number; an answer repeats it.
+    pub kind: FrameKind,
+    /// The asker's number; what answers it repeats it.
     pub request_id: u64,
     /// Milliseconds from sending until nobody waits any more; 0 for none.
     pub deadline_ms: u32,
 }
 
-/// A whole, verified frame.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Frame {
-    /// Its header.
-    pub header: FrameHeader,
-    /// The encoded question or answer.
-    pub head: Bytes,
-    /// Raw bytes that belong to it.
-    pub payload: Bytes,
+/// How a payload is cut into the pieces that it had at the sender.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PayloadShape {
+    /// All bytes.
+    pub bytes: usize,
+    /// Bytes of every piece but the last, which has the rest.
+    pub piece_bytes: usize,
 }
 
-/// Why the bytes are no frame. The connection ends.
+impl PayloadShape {
+    const NONE: PayloadShape = PayloadShape { bytes: 0, piece_bytes: 0 };
+
+    /// Of these pieces; where they cannot be told apart by one length they arrive as one piece.
+    fn of<P: AsRef<[u8]>>(pieces: &[P]) -> PayloadShape {
+        let bytes = pieces.iter().map(|piece| piece.as_ref().len()).sum();
+        let first = pieces.first().map_or(0, |piece| piece.as_ref().len());
+        let regular = pieces.split_last().is_some_and(|(last, others)| {
+            others.iter().all(|piece| piece.as_ref().len() == first)
+                && (1..=first).contains(&last.as_ref().len())
+        });
+        let piece_bytes = if regular && first >= PIECE_BYTES_MIN { first } else { bytes };
+        PayloadShape { bytes, piece_bytes }
+    }
+
+    /// The lengths of the pieces, in order.
+    pub fn pieces(self) -> impl Iterator<Item = usize> {
+        let count = if self.bytes == 0 { 0 } else { self.bytes.div_ceil(self.piece_bytes) };
+        (0..count).map(move |at| self.piece_bytes.min(self.bytes - at * self.piece_bytes))
+    }
+}
+
+/// A verified head. Its payload, where it has one, is what follows on the wire.
+#[derive(Debug)]
+pub struct OpenedHead<'a> {
+    /// What the frame is.
+    pub header: FrameHeader,
+    /// The encoded question or answer.
+    pub head: &'a [u8],
+    /// What follows, and what verifies it.
+    pub payload: Option<(PayloadShape, PayloadCheck)>,
+    /// Bytes of header and head.
+    pub bytes: usize,
+}
+
+/// What the front of the input is.
+#[derive(Debug)]
+pub enum Opened<'a> {
+    /// A head.
+    Head(OpenedHead<'a>),
+    /// The beginning of a head: so many bytes are needed in all.
+    Needs(usize),
+}
+
+/// Why bytes are no frame. The connection ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadFrame {
     /// Not the protocol.
     #[error("not a frame of this protocol")]
     Magic,
-    /// A version that this build does not read.
-    #[error("frame version {0}, this build reads version {VERSION}")]
-    Version(u8),
-    /// A type that this version does not have.
-    #[error("unknown frame type {0}")]
-    Type(u8),
-    /// Longer than the caps.
-    #[error("frame of {head} + {payload} bytes, at most {HEAD_BYTES_MAX} + {PAYLOAD_BYTES_MAX} are accepted")]
-    TooLong {
+    /// A kind that this version does not have.
+    #[error("unknown frame kind {0}")]
+    Kind(u8),
+    /// Flags that this version does not have.
+    #[error("unknown frame flags {0:#x}")]
+    Flags(u8),
+    /// Longer than the caps, or cut into pieces that are too short.
+    #[error(
+        "frame of {head} + {payload} bytes in pieces of {piece}, at most {HEAD_BYTES_MAX} + {PAYLOAD_BYTES_MAX} in pieces of \
+         {PIECE_BYTES_MIN} or more are accepted"
+    )]
+    Lengths {
         /// Announced bytes of the head.
         head: usize,
         /// Announced bytes of the payload.
         payload: usize,
+        /// Announced bytes of a piece.
+        piece: usize,
     },
-    /// A checksum does not fit.
-    #[error("frame checksum does not fit")]
-    Checksum,
+    /// A tag does not fit: damaged, or not of this connection and place.
+    #[error("frame tag does not fit")]
+    Tag,
 }
 
-/// Encodes header and head; the payload follows on the wire as it is, without a copy.
-pub fn encode(header: FrameHeader, head: &[u8], payload: &[u8]) -> Bytes {
-    assert!(head.len() <= HEAD_BYTES_MAX && payload.len() <= PAYLOAD_BYTES_MAX);
-    let mut out = BytesMut::with_capacity(HEADER_BYTES + head.len());
+/// Longer than a frame may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a message of {head} + {payload} bytes, at most {HEAD_BYTES_MAX} + {PAYLOAD_BYTES_MAX} can be sent")]
+pub struct TooLong {
+    /// Bytes of the head.
+    pub head: usize,
+    /// Bytes of the payload.
+    pub payload: usize,
+}
+
+/// Whether head and payload fit one frame.
+pub(crate) fn check_lengths<P: AsRef<[u8]>>(head: &[u8], pieces: &[P]) -> Result<(), TooLong> {
+    let payload = PayloadShape::of(pieces).bytes;
+    match head.len() <= HEAD_BYTES_MAX && payload <= PAYLOAD_BYTES_MAX {
+        true => Ok(()),
+        false => Err(TooLong { head: head.len(), payload }),
+    }
+}
+
+/// Appends header and head of the connection's next frame to `out`; the pieces of the payload follow on the wire as they are.
+pub fn seal<P: AsRef<[u8]>>(
+    sealer: &mut Sealer,
+    header: FrameHeader,
+    head: &[u8],
+    pieces: &[P],
+    out: &mut BytesMut,
+) {
+    let shape = PayloadShape::of(pieces);
+    assert!(head.len() <= HEAD_BYTES_MAX && shape.bytes <= PAYLOAD_BYTES_MAX, "checked when it was queued");
+    out.reserve(HEADER_BYTES + head.len());
+    let start = out.len();
     out.put_slice(&MAGIC);
-    out.put_u8(VERSION);
     out.put_u8(header.kind as u8);
+    out.put_u8(0);
     out.put_u16_le(0);
     out.put_u64_le(header.request_id);
     out.put_u32_le(header.deadline_ms);
-    // Both fit: the caps are far below 4 GiB.
+    // All fit: the caps are far below 4 GiB.
     out.put_u32_le(head.len() as u32);
-    out.put_u32_le(payload.len() as u32);
-    out.put_u32_le(0);
-    out.put_u64_le(body_checksum(head, payload));
-    out.put_u64_le(xxh3_64(&out));
+    out.put_u32_le(shape.bytes as u32);
+    out.put_u32_le(if shape.piece_bytes == shape.bytes { 0 } else { shape.piece_bytes as u32 });
+    let payload_tag = if shape.bytes == 0 { [0; TAG_BYTES] } else { sealer.payload_tag(pieces) };
+    out.put_slice(&payload_tag);
+    let tag = sealer.head_tag(&out[start..], head);
+    out.put_slice(&tag);
     out.put_slice(head);
-    out.freeze()
 }
 
-/// Takes the next frame off the front of `buffer`; `None` where more bytes are needed.
-pub fn decode(buffer: &mut BytesMut) -> Result<Option<Frame>, BadFrame> {
-    let Some((mut header, _)) = buffer.split_first_chunk::<HEADER_BYTES>().map(|(h, rest)| (&h[..], rest))
-    else {
-        // Garbage is refused at its first wrong byte, not after 48 of them.
-        let seen = buffer.len().min(MAGIC.len());
-        return if buffer[..seen] == MAGIC[..seen] { Ok(None) } else { Err(BadFrame::Magic) };
+/// Takes the head of the next frame off the front of `input`, if all of it is there.
+pub fn open<'a>(opener: &mut Opener, input: &'a [u8]) -> Result<Opened<'a>, BadFrame> {
+    let Some((header, rest)) = input.split_first_chunk::<HEADER_BYTES>() else {
+        // Garbage is refused at its first wrong byte, not after 64 of them.
+        let seen = input.len().min(MAGIC.len());
+        return if input[..seen] == MAGIC[..seen] {
+            Ok(Opened::Needs(HEADER_BYTES))
+        } else {
+            Err(BadFrame::Magic)
+        };
     };
-    if header[..4] != MAGIC {
+    let mut fields = &header[..];
+    if fields[..4] != MAGIC {
         return Err(BadFrame::Magic);
     }
-    if xxh3_64(&header[..40]) != u64::from_le_bytes(last_eight(header)) {
-        return Err(BadFrame::Checksum);
+    fields.advance(4);
+    let kind = kind_of(fields.get_u8())?;
+    let flags = fields.get_u8();
+    if flags != 0 {
+        return Err(BadFrame::Flags(flags));
     }
-    header.advance(4);
-    let version = header.get_u8();
-    if version != VERSION {
-        return Err(BadFrame::Version(version));
+    fields.advance(2);
+    let header_fields =
+        FrameHeader { kind, request_id: fields.get_u64_le(), deadline_ms: fields.get_u32_le() };
+    let [head_bytes, payload_bytes, piece_bytes] = [(); 3].map(|()| fields.get_u32_le() as usize);
+    let shape = shape_of(head_bytes, payload_bytes, piece_bytes)?;
+    if rest.len() < head_bytes {
+        return Ok(Opened::Needs(HEADER_BYTES + head_bytes));
     }
-    let kind = frame_type(header.get_u8())?;
-    header.advance(2);
-    let request_id = header.get_u64_le();
-    let deadline_ms = header.get_u32_le();
-    let (head_len, payload_len) = (header.get_u32_le() as usize, header.get_u32_le() as usize);
-    if head_len > HEAD_BYTES_MAX || payload_len > PAYLOAD_BYTES_MAX {
-        return Err(BadFrame::TooLong { head: head_len, payload: payload_len });
+    let head = &rest[..head_bytes];
+    if !opener.takes_head(&header[..HEAD_TAG_AT], head, &tag_at(header, HEAD_TAG_AT)) {
+        return Err(BadFrame::Tag);
     }
-    header.advance(4);
-    let checksum = header.get_u64_le();
-    let total = HEADER_BYTES + head_len + payload_len;
-    if buffer.len() < total {
-        buffer.reserve(total - buffer.len());
-        return Ok(None);
-    }
-    let mut frame = buffer.split_to(total).freeze();
-    frame.advance(HEADER_BYTES);
-    let head = frame.split_to(head_len);
-    if body_checksum(&head, &frame) != checksum {
-        return Err(BadFrame::Checksum);
-    }
-    Ok(Some(Frame { header: FrameHeader { kind, request_id, deadline_ms }, head, payload: frame }))
+    let payload = (shape.bytes > 0).then(|| (shape, opener.payload_check(tag_at(header, PAYLOAD_TAG_AT))));
+    Ok(Opened::Head(OpenedHead { header: header_fields, head, payload, bytes: HEADER_BYTES + head_bytes }))
 }
 
-fn frame_type(number: u8) -> Result<FrameType, BadFrame> {
+fn kind_of(number: u8) -> Result<FrameKind, BadFrame> {
     Ok(match number {
-        1 => FrameType::Hello,
-        2 => FrameType::Request,
-        3 => FrameType::Response,
-        4 => FrameType::OneWay,
-        5 => FrameType::Ping,
-        other => return Err(BadFrame::Type(other)),
+        1 => FrameKind::Request,
+        2 => FrameKind::Answer,
+        3 => FrameKind::Declined,
+        4 => FrameKind::OneWay,
+        5 => FrameKind::Ping,
+        6 => FrameKind::Pong,
+        other => return Err(BadFrame::Kind(other)),
     })
 }
 
-fn body_checksum(head: &[u8], payload: &[u8]) -> u64 {
-    let mut hash = Xxh3::new();
-    hash.update(head);
-    hash.update(payload);
-    hash.digest()
+fn shape_of(head: usize, payload: usize, piece: usize) -> Result<PayloadShape, BadFrame> {
+    let pieces_good = piece == 0 || (PIECE_BYTES_MIN <= piece && piece < payload);
+    if head > HEAD_BYTES_MAX || payload > PAYLOAD_BYTES_MAX || !pieces_good {
+        return Err(BadFrame::Lengths { head, payload, piece });
+    }
+    Ok(match (payload, piece) {
+        (0, _) => PayloadShape::NONE,
+        (bytes, 0) => PayloadShape { bytes, piece_bytes: bytes },
+        (bytes, piece_bytes) => PayloadShape { bytes, piece_bytes },
+    })
 }
 
-fn last_eight(header: &[u8]) -> [u8; 8] {
-    let mut eight = [0; 8];
-    eight.copy_from_slice(&header[HEADER_BYTES - 8..HEADER_BYTES]);
-    eight
+fn tag_at(header: &[u8; HEADER_BYTES], at: usize) -> Tag {
+    let mut tag = [0; TAG_BYTES];
+    tag.copy_from_slice(&header[at..at + TAG_BYTES]);
+    tag
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::handshake::tests::sessions;
 
-    const HEADER: FrameHeader = FrameHeader { kind: FrameType::Request, request_id: 77, deadline_ms: 1500 };
+    const HEADER: FrameHeader = FrameHeader { kind: FrameKind::Request, request_id: 77, deadline_ms: 1500 };
 
-    fn wire() -> BytesMut {
-        let mut wire = BytesMut::from(&encode(HEADER, b"head", b"payload")[..]);
-        wire.extend_from_slice(b"payload");
-        wire
+    fn wire(sealer: &mut Sealer, head: &[u8], pieces: &[&[u8]]) -> Vec<u8> {
+        let mut out = BytesMut::new();
+        seal(sealer, HEADER, head, pieces, &mut out);
+        pieces.iter().for_each(|piece| out.put_slice(piece));
+        out.to_vec()
+    }
+
+    /// Takes one whole frame: its head and the pieces of its payload.
+    fn take(opener: &mut Opener, input: &[u8]) -> Result<(Vec<u8>, Vec<Vec<u8>>), BadFrame> {
+        let Opened::Head(opened) = open(opener, input)? else { return Err(BadFrame::Magic) };
+        assert_eq!(opened.header, HEADER);
+        let mut rest = &input[opened.bytes..];
+        let mut pieces = Vec::new();
+        if let Some((shape, mut check)) = opened.payload {
+            for len in shape.pieces() {
+                pieces.push(rest[..len].to_vec());
+                check.update(&rest[..len]);
+                rest = &rest[len..];
+            }
+            if !opener.takes_payload(&check) {
+                return Err(BadFrame::Tag);
+            }
+        }
+        assert!(rest.is_empty());
+        Ok((opened.head.to_vec(), pieces))
     }
 
     #[test]
-    fn frames_come_out_whole_however_the_bytes_arrive() {
-        let mut two = wire();
-        two.extend_from_slice(&wire());
-        let mut buffer = BytesMut::new();
-        let mut frames = Vec::new();
-        for byte in two {
-            buffer.put_u8(byte);
-            frames.extend(decode(&mut buffer).unwrap());
+    fn frames_come_out_as_they_went_in_and_wait_for_their_bytes() {
+        let (mut here, mut there) = sessions();
+        for pieces in [&[][..], &[&[7u8; 5000][..]], &[&[1; 4096], &[2; 4096], &[3; 10]]] {
+            let frame = wire(&mut here.sealer, b"head", pieces);
+            for end in 0..HEADER_BYTES + 4 {
+                let needs = open(&mut there.opener, &frame[..end]).unwrap();
+                assert!(matches!(needs, Opened::Needs(bytes) if bytes > end), "{end}");
+            }
+            let (head, taken) = take(&mut there.opener, &frame).unwrap();
+            assert_eq!((head, taken), (b"head".to_vec(), pieces.iter().map(|p| p.to_vec()).collect()));
         }
-        assert_eq!(frames.len(), 2);
-        for frame in frames {
-            assert_eq!(
-                (frame.header, &frame.head[..], &frame.payload[..]),
-                (HEADER, &b"head"[..], &b"payload"[..])
-            );
+    }
+
+    #[test]
+    fn pieces_that_one_length_cannot_tell_apart_arrive_as_one() {
+        let (mut here, mut there) = sessions();
+        for pieces in [[&[1u8; 4096][..], &[2; 5000]], [&[1; 10], &[2; 10]], [&[1; 5000], &[]]] {
+            let frame = wire(&mut here.sealer, b"", &pieces);
+            assert_eq!(take(&mut there.opener, &frame).unwrap().1, vec![pieces.concat()]);
         }
-        assert!(buffer.is_empty());
     }
 
     #[test]
     fn every_flipped_bit_is_refused() {
-        let good = wire();
+        let (mut here, mut there) = sessions();
+        let good = wire(&mut here.sealer, b"head", &[b"payload"]);
         for bit in 0..good.len() * 8 {
             let mut bad = good.clone();
             bad[bit / 8] ^= 1 << (bit % 8);
-            assert!(decode(&mut bad).is_err(), "bit {bit}");
+            let (mut here, mut there) = sessions();
+            wire(&mut here.sealer, b"head", &[b"payload"]);
+            assert!(take(&mut there.opener, &bad).is_err(), "bit {bit}");
         }
+        assert!(take(&mut there.opener, &good).is_ok());
+    }
+
+    #[test]
+    fn a_frame_is_good_in_its_place_alone() {
+        let (mut here, mut there) = sessions();
+        let first = wire(&mut here.sealer, b"first", &[b"payload"]);
+        let second = wire(&mut here.sealer, b"second", &[]);
+        // Out of order, to the side it came from, twice.
+        assert_eq!(take(&mut there.opener, &second), Err(BadFrame::Tag));
+        assert_eq!(take(&mut here.opener, &first), Err(BadFrame::Tag));
+        assert!(take(&mut there.opener, &first).is_ok());
+        assert_eq!(take(&mut there.opener, &first), Err(BadFrame::Tag));
+        assert!(take(&mut there.opener, &second).is_ok());
     }
 
     #[test]
     fn lengths_are_refused_before_anything_is_waited_for() {
-        let mut long = BytesMut::from(&encode(HEADER, b"", b"")[..]);
-        long[24..28].copy_from_slice(&u32::MAX.to_le_bytes());
-        let checksum = xxh3_64(&long[..40]);
-        long[40..48].copy_from_slice(&checksum.to_le_bytes());
-        assert!(matches!(decode(&mut long), Err(BadFrame::TooLong { .. })));
-        assert_eq!(decode(&mut BytesMut::from(&b"GE"[..])), Err(BadFrame::Magic));
+        let (mut here, mut there) = sessions();
+        let good = wire(&mut here.sealer, b"", &[]);
+        for (at, value) in [(20, u32::MAX), (24, u32::MAX), (28, 1), (28, 4096)] {
+            let mut bad = good.clone();
+            bad[at..at + 4].copy_from_slice(&value.to_le_bytes());
+            assert!(matches!(open(&mut there.opener, &bad), Err(BadFrame::Lengths { .. })));
+        }
+        assert!(matches!(open(&mut there.opener, b"GE"), Err(BadFrame::Magic)));
     }
 }

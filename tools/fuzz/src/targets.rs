@@ -38,6 +38,17 @@ pub const TARGETS: &[Target] = &[
         run: buckets_disk::fuzz::superblock,
         seeds: buckets_disk::fuzz::superblock_seeds,
     },
+    Target {
+        name: "rpc-handshake",
+        run: buckets_rpc::fuzz::handshake,
+        seeds: buckets_rpc::fuzz::handshake_seeds,
+    },
+    Target { name: "rpc-frames", run: buckets_rpc::fuzz::frames, seeds: buckets_rpc::fuzz::frame_seeds },
+    Target {
+        name: "rpc-connection",
+        run: buckets_rpc::fuzz::connection,
+        seeds: buckets_rpc::fuzz::connection_seeds,
+    },
     Target { name: "format-file", run: format_file, seeds: format_files },
     Target { name: "topology", run: topology, seeds: topologies },
 ];

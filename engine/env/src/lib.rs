@@ -22,7 +22,7 @@ pub use buffer::{ALIGNMENT, AlignedBuf, AlignedBytes};
 pub use core_link::{CoreReceiver, CoreSender, Overloaded, WakeCore, core_queue};
 pub use fault::{DiskFaults, Fault};
 pub use file::{File, OpenMode, WriteMode};
-pub use net::{Listener, Stream};
+pub use net::{DetachedStream, Listener, ReadHalf, Stream, WriteHalf};
 
 use std::future::Future;
 use std::io;
@@ -169,6 +169,23 @@ impl Env {
     /// Listens on a TCP address with SO_REUSEPORT (each core has its own listener). Port 0 picks a free port.
     pub fn listen(&self, address: std::net::SocketAddr) -> io::Result<Listener> {
         dispatch!(self, e => e.listen(address))
+    }
+
+    /// Connects to a TCP address, TCP_NODELAY set. How long that may take is for the caller to say ([`Env::timeout`]): a
+    /// dropped attempt is given up.
+    pub async fn connect(&self, address: std::net::SocketAddr) -> io::Result<Stream> {
+        dispatch!(self, e => e.connect(address).await)
+    }
+
+    /// Takes over a stream that another core of this process has detached.
+    pub fn attach(&self, stream: DetachedStream) -> Stream {
+        match (self, stream) {
+            (Self::Real(e), DetachedStream::Real(socket)) => e.attach(socket),
+            #[cfg(feature = "sim")]
+            (Self::Sim(e), DetachedStream::Sim(detached)) => e.attach(detached),
+            #[cfg(feature = "sim")]
+            _ => unreachable!("a stream does not change worlds"),
+        }
     }
 }
 

@@ -4,7 +4,7 @@
 mod support;
 
 use buckets_env::real::{CoreWaker, preflight_listen};
-use buckets_env::{Env, Listener, Stream};
+use buckets_env::{DetachedStream, Env, Listener, Stream, core_queue};
 use std::cell::RefCell;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -240,4 +240,91 @@ fn cores_share_a_port_and_a_second_node_is_found_out() {
     stop_second.send(()).unwrap();
     first.join();
     second.join();
+}
+
+#[test]
+fn a_core_connects_and_two_of_its_tasks_share_the_stream() {
+    on_core(|env| async move {
+        let listener = std::net::TcpListener::bind(any_port()).unwrap();
+        let address = listener.local_addr().unwrap();
+        let echo = std::thread::spawn(move || {
+            let (mut reading, _) = listener.accept().unwrap();
+            let mut writing = reading.try_clone().unwrap();
+            std::io::copy(&mut reading, &mut writing).unwrap();
+        });
+        let stream = env.connect(address).await.unwrap();
+        assert_eq!(stream.peer_address().unwrap(), address);
+        stream.keep_alive(Duration::from_secs(10)).unwrap();
+        let (mut reading, mut writing) = stream.split();
+        let sent = bytes(20_000_000);
+        let expected = sent.clone();
+        env.spawn(async move {
+            writing.write_all_vectored(&[&sent[..5], &sent[5..]]).await.unwrap();
+            writing.shutdown_write().await.unwrap();
+        });
+        let mut back = Vec::new();
+        let mut buffer = vec![0; 100_000];
+        loop {
+            reading.readable().await.unwrap();
+            match reading.read(&mut buffer).await.unwrap() {
+                0 => break,
+                read => back.extend_from_slice(&buffer[..read]),
+            }
+        }
+        assert!(back == expected);
+        joined(&env, echo).await;
+    });
+}
+
+#[test]
+fn nobody_listening_refuses_and_a_silent_address_ends_with_the_time_given() {
+    on_core(|env| async move {
+        let closed = std::net::TcpListener::bind(any_port()).unwrap().local_addr().unwrap();
+        let refused = env.connect(closed).await.map(drop).unwrap_err().kind();
+        assert_eq!(refused, ErrorKind::ConnectionRefused);
+        // A full backlog answers nothing.
+        let full =
+            rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::STREAM, None)
+                .unwrap();
+        rustix::net::bind(&full, &any_port()).unwrap();
+        rustix::net::listen(&full, 0).unwrap();
+        let address = SocketAddr::try_from(rustix::net::getsockname(&full).unwrap()).unwrap();
+        let mut waiting = Vec::new();
+        let start = env.now();
+        while let Some(stream) = env.timeout(Duration::from_millis(200), env.connect(address)).await {
+            waiting.push(stream.unwrap());
+            assert!(waiting.len() < 10, "a backlog of none takes no more");
+        }
+        assert!(env.now().since(start) < Duration::from_secs(5));
+    });
+}
+
+#[test]
+fn an_accepted_stream_goes_on_at_another_core() {
+    let waker = CoreWaker::new().unwrap();
+    let (to_other, at_other) = core_queue::<DetachedStream>(4, waker.clone());
+    let other = start(1, waker, move |env| async move {
+        let mut stream = env.attach(at_other.recv().await);
+        let mut buffer = [0; 64];
+        let read = stream.read(&mut buffer).await.unwrap();
+        stream.write_all(&buffer[..read]).await.unwrap();
+    });
+    on_core(|env| async move {
+        let (mut stream, client) = one_connection(&env, |mut socket| {
+            socket.write_all(b"hello").unwrap();
+            std::thread::sleep(Duration::from_millis(20));
+            socket.write_all(b"and more").unwrap();
+            let mut answer = Vec::new();
+            socket.read_to_end(&mut answer).unwrap();
+            answer
+        })
+        .await;
+        let mut hello = [0; 5];
+        assert_eq!(stream.read(&mut hello).await.unwrap(), 5);
+        // A wait that was given up does not hold it here.
+        assert!(env.timeout(Duration::from_millis(1), stream.read(&mut hello)).await.is_none());
+        to_other.send(stream.detach().unwrap()).unwrap();
+        assert_eq!(joined(&env, client).await, b"and more");
+    });
+    other.join();
 }

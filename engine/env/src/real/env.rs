@@ -4,12 +4,13 @@ use super::core::Core;
 use super::file::{RealFile, c_path};
 use super::kernel;
 use super::ring::Lane;
-use super::tcp::RealListener;
-use crate::{AlignedBuf, DiskSpace, File, Instant, Listener, OpenMode, WriteMode};
+use super::tcp::{RealListener, RealStream};
+use crate::{AlignedBuf, DiskSpace, File, Instant, Listener, OpenMode, Stream, WriteMode};
 use futures::future::LocalBoxFuture;
 use std::ffi::OsString;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::LazyLock;
@@ -156,6 +157,14 @@ impl RealEnv {
 
     pub(crate) fn listen(&self, address: SocketAddr) -> io::Result<Listener> {
         Ok(Listener::Real(RealListener::bind(&self.core, address)?))
+    }
+
+    pub(crate) async fn connect(&self, address: SocketAddr) -> io::Result<Stream> {
+        Ok(Stream::Real(RealStream::connect(&self.core, address).await?))
+    }
+
+    pub(crate) fn attach(&self, socket: OwnedFd) -> Stream {
+        Stream::Real(RealStream::new(&self.core, socket))
     }
 }
 

@@ -40,6 +40,6 @@ pub use env::RealEnv;
 pub use faults::set_disk_faults;
 pub use file::RealFile;
 pub use preflight::{StartError, Warning, preflight, preflight_listen};
-pub use tcp::{RealListener, RealStream};
+pub use tcp::{RealListener, RealReadHalf, RealStream, RealWriteHalf};
 pub use waker::CoreWaker;
 pub use watchdog::on_standstill;

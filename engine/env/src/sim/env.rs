@@ -6,9 +6,11 @@
 use super::disk_io::{self, DiskAnswer, DiskOp, Handle};
 use super::executor::{Event, Life, TaskFuture};
 use super::inode::Change;
-use super::stream::{SimListener, SimStream};
+use super::stream::{SimDetached, SimListener, SimStream};
 use super::world::{Trace, World};
-use crate::{ALIGNMENT, AlignedBuf, AlignedBytes, DiskSpace, File, Instant, Listener, OpenMode, WriteMode};
+use crate::{
+    ALIGNMENT, AlignedBuf, AlignedBytes, DiskSpace, File, Instant, Listener, OpenMode, Stream, WriteMode,
+};
 use std::future::Future;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
@@ -169,8 +171,12 @@ impl SimEnv {
     }
 
     /// Connects to a listener of this or another simulated node.
-    pub async fn connect(&self, address: SocketAddr) -> io::Result<SimStream> {
-        SimStream::connect(self, address).await
+    pub async fn connect(&self, address: SocketAddr) -> io::Result<Stream> {
+        Ok(Stream::Sim(SimStream::connect(self, address).await?))
+    }
+
+    pub(crate) fn attach(&self, detached: SimDetached) -> Stream {
+        Stream::Sim(SimStream::attach(self, detached))
     }
 
     pub(crate) fn listen(&self, address: SocketAddr) -> io::Result<Listener> {

@@ -48,7 +48,7 @@ pub use net::{LinkOptions, NetworkOptions};
 pub use plan::{Plan, smallest, sweep_plans};
 pub use replay::assert_replays;
 pub use rng::SimRng;
-pub use stream::{SimListener, SimStream};
+pub use stream::{SimDetached, SimListener, SimReadHalf, SimStream, SimWriteHalf};
 pub use sweep::{sweep, sweep_and};
 pub use world::{DiskLatency, SimOptions};
 
@@ -199,7 +199,7 @@ impl SimNode {
     /// Connects from this node to a listener of any node.
     pub async fn connect(&self, address: SocketAddr) -> io::Result<Stream> {
         let env = SimEnv { world: self.world.clone(), life: self.life(), core: 0 };
-        Ok(Stream::Sim(env.connect(address).await?))
+        env.connect(address).await
     }
 
     /// The world as core `core` sees it, until the node crashes. After a crash, take a new one and spawn again:

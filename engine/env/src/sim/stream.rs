@@ -8,9 +8,11 @@ use super::env::SimEnv;
 use super::executor::Life;
 use super::net::{Attempt, EndKey, node_at};
 use super::world::{World, nanos};
+use std::cell::Cell;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
@@ -49,7 +51,7 @@ impl SimListener {
             poll_of(self.world.network.borrow_mut().accept(self.listener, cx.waker()))
         })
         .await?;
-        Ok(SimStream { world: self.world.clone(), life: self.life, end })
+        Ok(SimStream::new(&self.world, self.life, end))
     }
 
     pub(crate) fn local_address(&self) -> io::Result<SocketAddr> {
@@ -74,12 +76,77 @@ fn poll_of<T>(attempt: Attempt<T>) -> Poll<io::Result<T>> {
 
 /// One end of a connection between simulated nodes.
 pub struct SimStream {
+    reading: SimReadHalf,
+    writing: SimWriteHalf,
+}
+
+/// What reads of one end.
+pub struct SimReadHalf {
+    end: Rc<OpenEnd>,
+}
+
+/// What writes to one end.
+pub struct SimWriteHalf {
+    end: Rc<OpenEnd>,
+}
+
+/// Closed when its last handle is dropped.
+struct OpenEnd {
     world: Rc<World>,
     life: Life,
-    end: EndKey,
+    key: EndKey,
+    /// Another core has it now.
+    detached: Cell<bool>,
+}
+
+impl Drop for OpenEnd {
+    fn drop(&mut self) {
+        // A crash has closed the ends of the lives it ended.
+        if self.world.is_alive(self.life) && !self.detached.get() {
+            self.world.network.borrow_mut().close(&self.world, self.key);
+        }
+    }
+}
+
+/// An end on its way to another core.
+pub struct SimDetached {
+    life: Life,
+    key: EndKey,
+    left: Arc<LeftEnds>,
+    attached: bool,
+}
+
+impl Drop for SimDetached {
+    fn drop(&mut self) {
+        if !self.attached {
+            self.left.ends.lock().unwrap_or_else(PoisonError::into_inner).push((self.life, self.key));
+        }
+    }
+}
+
+/// Detached ends that nobody attached; the world closes them after the poll in which they were dropped.
+#[derive(Default)]
+pub(super) struct LeftEnds {
+    ends: Mutex<Vec<(Life, EndKey)>>,
+}
+
+impl LeftEnds {
+    pub(super) fn close(&self, world: &World) {
+        let left = std::mem::take(&mut *self.ends.lock().unwrap_or_else(PoisonError::into_inner));
+        for (life, key) in left {
+            if world.is_alive(life) {
+                world.network.borrow_mut().close(world, key);
+            }
+        }
+    }
 }
 
 impl SimStream {
+    fn new(world: &Rc<World>, life: Life, key: EndKey) -> SimStream {
+        let end = Rc::new(OpenEnd { world: world.clone(), life, key, detached: Cell::new(false) });
+        SimStream { reading: SimReadHalf { end: end.clone() }, writing: SimWriteHalf { end } }
+    }
+
     /// Connects to `to`: refused where nobody listens, timed out where a link on the way stays cut.
     pub(super) async fn connect(env: &SimEnv, to: SocketAddr) -> io::Result<SimStream> {
         let SimEnv { world, life, .. } = env;
@@ -101,7 +168,7 @@ impl SimStream {
                     let mut wakes = Vec::new();
                     let end = world.network.borrow_mut().connect(*life, to, &mut wakes);
                     wake_all(wakes);
-                    let stream = end.map(|end| SimStream { world: world.clone(), life: *life, end });
+                    let stream = end.map(|end| SimStream::new(world, *life, end));
                     let delay = world.network.borrow_mut().draw_delay(there, here);
                     env.sleep(Duration::from_nanos(delay)).await;
                     return Ok(stream?);
@@ -114,30 +181,78 @@ impl SimStream {
         }
     }
 
+    pub(crate) fn split(self) -> (SimReadHalf, SimWriteHalf) {
+        (self.reading, self.writing)
+    }
+
+    pub(crate) fn detach(self) -> SimDetached {
+        let OpenEnd { world, life, key, detached } = &*self.reading.end;
+        detached.set(true);
+        SimDetached { life: *life, key: *key, left: world.left_ends.clone(), attached: false }
+    }
+
+    pub(super) fn attach(env: &SimEnv, mut detached: SimDetached) -> SimStream {
+        assert!(Arc::ptr_eq(&detached.left, &env.world.left_ends), "a stream does not change worlds");
+        assert_eq!(detached.life.node, env.life.node, "a stream does not change nodes");
+        detached.attached = true;
+        SimStream::new(&env.world, detached.life, detached.key)
+    }
+
     pub(crate) async fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.reading.read(buf).await
+    }
+
+    pub(crate) async fn write_all(&mut self, data: &[u8]) -> io::Result<()> {
+        self.writing.write_all(data).await
+    }
+
+    pub(crate) async fn write_all_vectored(&mut self, data: &[&[u8]]) -> io::Result<()> {
+        self.writing.write_all_vectored(data).await
+    }
+
+    pub(crate) async fn shutdown_write(&mut self) -> io::Result<()> {
+        self.writing.shutdown_write().await
+    }
+
+    pub(crate) fn peer_address(&self) -> io::Result<SocketAddr> {
+        let OpenEnd { world, key, .. } = &*self.reading.end;
+        world.network.borrow_mut().peer_address(*key).ok_or_else(|| ErrorKind::NotConnected.into())
+    }
+}
+
+impl SimReadHalf {
+    pub(crate) async fn readable(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    pub(crate) async fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let OpenEnd { world, life, key, .. } = &*self.end;
         std::future::poll_fn(|cx| {
-            if !self.world.is_alive(self.life) {
-                self.world.assert_not_driving(self.life);
+            if !world.is_alive(*life) {
+                world.assert_not_driving(*life);
                 return Poll::Pending;
             }
             let mut wakes = Vec::new();
-            let attempt = self.world.network.borrow_mut().read(self.end, buf, cx.waker(), &mut wakes);
+            let attempt = world.network.borrow_mut().read(*key, buf, cx.waker(), &mut wakes);
             wake_all(wakes);
             poll_of(attempt)
         })
         .await
     }
+}
 
+impl SimWriteHalf {
     pub(crate) async fn write_all(&mut self, data: &[u8]) -> io::Result<()> {
+        let OpenEnd { world, life, key, .. } = &*self.end;
         let mut sent = 0;
         std::future::poll_fn(|cx| {
-            if !self.world.is_alive(self.life) {
-                self.world.assert_not_driving(self.life);
+            if !world.is_alive(*life) {
+                world.assert_not_driving(*life);
                 return Poll::Pending;
             }
             while sent < data.len() {
-                let mut network = self.world.network.borrow_mut();
-                match network.write(&self.world, self.end, &data[sent..], cx.waker()) {
+                let mut network = world.network.borrow_mut();
+                match network.write(world, *key, &data[sent..], cx.waker()) {
                     Attempt::Done(part) => sent += part,
                     Attempt::Wait => return Poll::Pending,
                     Attempt::Failed(kind) => return Poll::Ready(Err(kind.into())),
@@ -156,23 +271,10 @@ impl SimStream {
     }
 
     pub(crate) async fn shutdown_write(&mut self) -> io::Result<()> {
-        if !self.world.is_alive(self.life) {
-            return never(&self.world, self.life).await;
+        let OpenEnd { world, life, key, .. } = &*self.end;
+        if !world.is_alive(*life) {
+            return never(world, *life).await;
         }
-        Ok(self.world.network.borrow_mut().shutdown_write(&self.world, self.end)?)
-    }
-
-    pub(crate) fn peer_address(&self) -> io::Result<SocketAddr> {
-        let mut network = self.world.network.borrow_mut();
-        network.peer_address(self.end).ok_or_else(|| ErrorKind::NotConnected.into())
-    }
-}
-
-impl Drop for SimStream {
-    fn drop(&mut self) {
-        // A crash has closed the ends of the lives it ended.
-        if self.world.is_alive(self.life) {
-            self.world.network.borrow_mut().close(&self.world, self.end);
-        }
+        Ok(world.network.borrow_mut().shutdown_write(world, *key)?)
     }
 }

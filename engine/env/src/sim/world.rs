@@ -13,6 +13,7 @@ use super::executor::{
 use super::file_system::FileSystem;
 use super::net::{Network, NetworkOptions};
 use super::rng::{SimRng, mix};
+use super::stream::LeftEnds;
 use crate::Instant;
 use std::cell::{Cell, RefCell};
 use std::future::Future;
@@ -158,6 +159,7 @@ pub(super) struct World {
     pub(super) nodes: RefCell<Vec<Node>>,
     pub(super) disk_ios: RefCell<DiskIos>,
     pub(super) network: RefCell<Network>,
+    pub(super) left_ends: Arc<LeftEnds>,
     /// Whose task is being polled; `None` in the main future and outside.
     running: Cell<Option<Life>>,
     polling: Cell<bool>,
@@ -197,6 +199,7 @@ impl World {
             rng: RefCell::new(rng),
             nodes: RefCell::new(Vec::new()),
             disk_ios: RefCell::new(DiskIos::default()),
+            left_ends: Arc::default(),
             running: Cell::new(None),
             polling: Cell::new(false),
             dying: RefCell::new(Vec::new()),
@@ -477,6 +480,7 @@ impl World {
         while let Some((node, how)) = { self.dying.borrow_mut().pop() } {
             self.clear_crashed(node, how);
         }
+        self.left_ends.close(self);
         if self.woken_cores.any() {
             for (node, core) in self.woken_cores.take() {
                 let delay = draw_nanos(&mut self.rng.borrow_mut(), &self.options.core_wake_delay);

@@ -2,7 +2,7 @@
 
 use super::super::{LinkOptions, NetworkOptions, SimNode, SimOptions, Simulation};
 use super::each_seed;
-use crate::{Env, Stream};
+use crate::{DetachedStream, Env, Stream, core_queue};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
@@ -295,4 +295,80 @@ fn a_dropped_stream_with_unread_bytes_resets_its_peer() {
         stream.read(&mut [0; 8]).await.unwrap_err().kind()
     });
     assert_eq!(outcome, Ok(ErrorKind::ConnectionReset));
+}
+
+#[test]
+fn a_core_connects_and_two_of_its_tasks_share_the_stream() {
+    each_seed(0..20, |seed| {
+        let simulation = Simulation::new(seed);
+        let (client, server) = (simulation.node("client"), simulation.node("server"));
+        start_echo(&server);
+        simulation.run_for(Duration::from_millis(1));
+        let to = address(&server);
+        let received = client.run(0, |env| async move {
+            let (mut reading, mut writing) = env.connect(to).await.unwrap().split();
+            env.spawn(async move {
+                // More than the network holds: the reader must read meanwhile.
+                for part in 0..100u8 {
+                    writing.write_all_vectored(&[&[part; 9_000], &[part; 1_000]]).await.unwrap();
+                }
+                writing.shutdown_write().await.unwrap();
+            });
+            let mut received = Vec::new();
+            let mut buffer = vec![0; 5_000];
+            loop {
+                match reading.read(&mut buffer).await.unwrap() {
+                    0 => break received,
+                    n => received.extend_from_slice(&buffer[..n]),
+                }
+            }
+        });
+        let sent: Vec<u8> = (0..100u8).flat_map(|part| vec![part; 10_000]).collect();
+        assert!(received.unwrap() == sent);
+    });
+}
+
+#[test]
+fn an_accepted_stream_goes_on_at_another_core() {
+    each_seed(0..20, |seed| {
+        let simulation = Simulation::new(seed);
+        let (client, server) = (simulation.node("client"), simulation.node("server"));
+        let (to_other, at_other) = core_queue::<DetachedStream>(8, server.waker(1));
+        let accepting = server.env(0);
+        server.env(0).spawn(async move {
+            let listener = accepting.listen(SocketAddr::from(([0, 0, 0, 0], 9000))).unwrap();
+            loop {
+                let mut stream = listener.accept().await.unwrap();
+                let mut hello = [0; 5];
+                let mut read = 0;
+                while read < hello.len() {
+                    read += stream.read(&mut hello[read..]).await.unwrap();
+                }
+                let detached = stream.detach().unwrap();
+                if &hello == b"to 1:" {
+                    to_other.send(detached).unwrap();
+                }
+            }
+        });
+        let other = server.env(1);
+        server.env(1).spawn(async move {
+            loop {
+                let mut stream = other.attach(at_other.recv().await);
+                let request = read_to_end(&mut stream).await.unwrap();
+                stream.write_all(&request).await.unwrap();
+            }
+        });
+        simulation.run_for(Duration::from_millis(1));
+        let to = address(&server);
+        let outcome = client.run(0, |env| async move {
+            let mut stream = env.connect(to).await.unwrap();
+            stream.write_all(b"to 1:hello").await.unwrap();
+            stream.shutdown_write().await.unwrap();
+            let answer = read_to_end(&mut stream).await.unwrap();
+            let mut dropped = env.connect(to).await.unwrap();
+            dropped.write_all(b"to 9:").await.unwrap();
+            (answer, read_to_end(&mut dropped).await.unwrap())
+        });
+        assert_eq!(outcome, Ok((b"hello".to_vec(), Vec::new())));
+    });
 }

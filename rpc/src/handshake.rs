@@ -247,6 +247,22 @@ impl HandshakeFrame {
         Ok(Some((HandshakeFrame { step, whole: Bytes::copy_from_slice(&input[..bytes]) }, bytes)))
     }
 
+    /// How many bytes of the frame at the front of `input` are needed to go on, where [`HandshakeFrame::decode`] needs more.
+    pub fn bytes_needed(input: &[u8]) -> usize {
+        match input.first_chunk::<HANDSHAKE_HEADER_BYTES>() {
+            None => HANDSHAKE_HEADER_BYTES,
+            Some(header) => {
+                let body_bytes = usize::from(u16::from_le_bytes([header[6], header[7]]));
+                (HANDSHAKE_HEADER_BYTES + body_bytes).min(HANDSHAKE_BYTES_MAX)
+            }
+        }
+    }
+
+    /// True where the peer says why it refuses.
+    pub fn is_refusal(&self) -> bool {
+        self.step == Step::Refused
+    }
+
     fn body(&self) -> &[u8] {
         &self.whole[HANDSHAKE_HEADER_BYTES..]
     }

@@ -1,5 +1,6 @@
 //! Two cores that ask each other over loopback sockets, as cores of two nodes do: round trips and bytes a second of one
-//! connection. `cargo bench -p buckets-benches --bench peer`
+//! connection, beside what plain sockets of two threads move. CPU seconds are those of both sides together: on a machine with
+//! other work they say more than the wall clock. `cargo bench -p buckets-benches --bench peer`
 
 use buckets_env::real::{CoreOptions, CoreWaker, run_core};
 use buckets_env::{AlignedBuf, AlignedBytes, Env, Instant, WakeCore};
@@ -12,7 +13,8 @@ use bytes::Bytes;
 use futures::future::LocalBoxFuture;
 use std::cell::Cell;
 use std::future::Future;
-use std::net::SocketAddr;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::rc::Rc;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
@@ -28,7 +30,7 @@ struct Size {
     moved_bytes: usize,
 }
 
-const BENCH: Size = Size { round_trips: 50_000, pipelined: 500_000, moved_bytes: 8 << 30 };
+const BENCH: Size = Size { round_trips: 20_000, pipelined: 200_000, moved_bytes: 4 << 30 };
 /// Under `cargo test`.
 const TINY: Size = Size { round_trips: 100, pipelined: 1000, moved_bytes: 16 << 20 };
 
@@ -113,6 +115,42 @@ async fn ask_many(
     env.now().since(start)
 }
 
+/// CPU time of this process so far, in seconds.
+fn cpu_seconds() -> f64 {
+    // Fields 14 and 15 of stat, counted behind the name in brackets: ticks of 10 ms.
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let behind = stat.rsplit(')').next().unwrap_or_default();
+    let ticks = behind.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<f64>().ok());
+    ticks.sum::<f64>() / 100.0
+}
+
+fn report_rate(name: &str, bytes: usize, took: Duration, cpu: f64) {
+    let gigabytes = bytes as f64 / 1e9;
+    let rate = gigabytes / took.as_secs_f64();
+    println!("{name}: {rate:.2} GB/s, {:.2} GB per CPU second", gigabytes / cpu.max(0.01));
+}
+
+/// What the kernel moves between two threads that do nothing else.
+fn plain_sockets(bytes: usize) -> std::io::Result<()> {
+    let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0)))?;
+    let address = listener.local_addr()?;
+    let (start, cpu) = (std::time::Instant::now(), cpu_seconds());
+    let sender = std::thread::spawn(move || -> std::io::Result<()> {
+        let mut stream = TcpStream::connect(address)?;
+        let data = vec![1; BLOCKS * BLOCK_BYTES];
+        (0..bytes / data.len()).try_for_each(|_| stream.write_all(&data))
+    });
+    let (mut stream, _) = listener.accept()?;
+    let mut buffer = vec![0; BLOCK_BYTES];
+    while stream.read(&mut buffer)? > 0 {}
+    match sender.join() {
+        Ok(sent) => sent?,
+        Err(_) => panic!("the sender panicked"),
+    }
+    report_rate("plain sockets", bytes, start.elapsed(), cpu_seconds() - cpu);
+    Ok(())
+}
+
 async fn measure(env: Env, peer: Peer, size: Size) {
     ask(&peer, b"warm up", Vec::new()).await;
     let mut times = Vec::with_capacity(size.round_trips);
@@ -127,19 +165,27 @@ async fn measure(env: Env, peer: Peer, size: Size) {
         times[times.len() / 2],
         times[times.len() * 99 / 100]
     );
+    let cpu = cpu_seconds();
     let took = ask_many(&env, &peer, (64, size.pipelined), (&[7; 64], Vec::new())).await;
-    println!("64 bytes, 64 at a time: {:.0} a second", size.pipelined as f64 / took.as_secs_f64());
+    let (count, cpu) = (size.pipelined as f64, cpu_seconds() - cpu);
+    println!(
+        "64 bytes, 64 at a time: {:.0} a second, {:.1} us of CPU each",
+        count / took.as_secs_f64(),
+        cpu * 1e6 / count
+    );
     let bytes = BLOCKS * BLOCK_BYTES;
     let count = size.moved_bytes / bytes;
     for (name, head, payload) in [("sent", &b"put"[..], blocks()), ("received", b"get", Vec::new())] {
+        let cpu = cpu_seconds();
         let took = ask_many(&env, &peer, (16, count), (head, payload)).await;
-        let rate = (count * bytes) as f64 / took.as_secs_f64() / 1e9;
-        println!("payloads of {BLOCKS} x {BLOCK_BYTES} bytes {name}, 16 at a time: {rate:.2} GB/s");
+        let name = format!("payloads of {BLOCKS} x {BLOCK_BYTES} bytes {name}, 16 at a time");
+        report_rate(&name, count * bytes, took, cpu_seconds() - cpu);
     }
 }
 
 fn main() {
     let size = if std::env::args().any(|argument| argument == "--bench") { BENCH } else { TINY };
+    let moved_bytes = size.moved_bytes;
     let (report, address) = mpsc::channel::<SocketAddr>();
     let (stop, stopped) = mpsc::channel::<()>();
     let server_waker = waker();
@@ -168,4 +214,7 @@ fn main() {
     client.join();
     let _ = stop.send(());
     server.join();
+    if let Err(error) = plain_sockets(moved_bytes) {
+        panic!("plain sockets failed: {error}");
+    }
 }

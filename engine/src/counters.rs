@@ -29,6 +29,14 @@ macro_rules! counters {
                 self.disks.extend(other.disks);
             }
 
+            /// Sets one by its name; one of another build is left out.
+            pub(crate) fn set(&mut self, name: &str, value: u64) {
+                match name {
+                    $(stringify!($name) => self.$name = value,)*
+                    _ => {}
+                }
+            }
+
             /// Names and values.
             pub fn values(&self) -> Vec<(&'static str, u64)> {
                 vec![$((stringify!($name), self.$name),)*]

@@ -24,3 +24,4 @@ pub mod object;
 mod partition;
 pub mod root;
 pub mod rows;
+pub mod wire;

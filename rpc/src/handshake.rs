@@ -99,6 +99,8 @@ pub struct Remote {
     pub for_core: u16,
     /// How many cores it has; 0 where it did not say (it has connected).
     pub cores: u16,
+    /// The version that is spoken with it.
+    pub version: u16,
 }
 
 /// Why there is no connection.
@@ -412,9 +414,9 @@ pub struct Handshake {
 #[derive(Debug)]
 enum State {
     AwaitsWelcome { hello: Bytes, nonce: [u8; NONCE_BYTES], target: Target, core: u16 },
-    AwaitsAcceptance { transcript: [u8; 32], proof: [u8; PROOF_BYTES], version: u16, remote: Remote },
+    AwaitsAcceptance { transcript: [u8; 32], proof: [u8; PROOF_BYTES], remote: Remote },
     AwaitsHello { nonce: [u8; NONCE_BYTES] },
-    AwaitsProof { transcript: [u8; 32], version: u16, remote: Remote },
+    AwaitsProof { transcript: [u8; 32], remote: Remote },
     Over,
 }
 
@@ -456,21 +458,21 @@ impl Handshake {
             (State::AwaitsWelcome { hello, nonce, target, core }, Step::Welcome) => {
                 self.take_welcome(frame, &hello, nonce, target, core)
             }
-            (State::AwaitsProof { transcript, version, remote }, Step::Proof) => {
+            (State::AwaitsProof { transcript, remote }, Step::Proof) => {
                 let proof = self.initiator_proof(&transcript);
                 if !bool::from(frame.body().ct_eq(&proof)) {
                     return Err(HandshakeError::WrongSecret);
                 }
                 let accepted = encode_frame(Step::Accepted, &self.acceptor_proof(&transcript, &proof));
-                let session = Session::new(&self.identity.secret, version, &transcript, false);
+                let session = Session::new(&self.identity.secret, remote.version, &transcript, false);
                 Ok(Progress::Done { send: Some(accepted), session: Box::new(session), remote })
             }
-            (State::AwaitsAcceptance { transcript, proof, version, remote }, Step::Accepted) => {
+            (State::AwaitsAcceptance { transcript, proof, remote }, Step::Accepted) => {
                 let expected = self.acceptor_proof(&transcript, &proof);
                 if !bool::from(frame.body().ct_eq(&expected)) {
                     return Err(HandshakeError::WrongSecret);
                 }
-                let session = Session::new(&self.identity.secret, version, &transcript, true);
+                let session = Session::new(&self.identity.secret, remote.version, &transcript, true);
                 Ok(Progress::Done { send: None, session: Box::new(session), remote })
             }
             _ => Err(HandshakeError::OutOfTurn),
@@ -502,8 +504,9 @@ impl Handshake {
         }
         let welcome =
             Welcome { version, cores: own.cores, deployment: own.deployment, node: own.node, nonce }.encode();
-        let remote = Remote { node: hello.node, core: hello.core, for_core: hello.wanted_core, cores: 0 };
-        self.state = State::AwaitsProof { transcript: transcript(&frame.whole, &welcome), version, remote };
+        let Hello { node, core, wanted_core: for_core, .. } = hello;
+        let remote = Remote { node, core, for_core, cores: 0, version };
+        self.state = State::AwaitsProof { transcript: transcript(&frame.whole, &welcome), remote };
         Ok(Progress::Send(welcome))
     }
 
@@ -534,8 +537,9 @@ impl Handshake {
         }
         let transcript = transcript(hello, &frame.whole);
         let proof = self.initiator_proof(&transcript);
-        let remote = Remote { node: welcome.node, core: target.core, for_core: core, cores: welcome.cores };
-        self.state = State::AwaitsAcceptance { transcript, proof, version: welcome.version, remote };
+        let Welcome { node, cores, version, .. } = welcome;
+        let remote = Remote { node, core: target.core, for_core: core, cores, version };
+        self.state = State::AwaitsAcceptance { transcript, proof, remote };
         Ok(Progress::Send(encode_frame(Step::Proof, &proof)))
     }
 
@@ -633,8 +637,8 @@ pub(crate) mod tests {
     fn both_sides_learn_who_is_there() {
         let (session, acceptor, _, initiator) = talk(identity(1), identity(2), TARGET, as_it_is).unwrap();
         assert_eq!(session.version, 1);
-        assert_eq!(acceptor, Remote { node: NodeId([2; 16]), core: 3, for_core: 1, cores: 4 });
-        assert_eq!(initiator, Remote { node: NodeId([1; 16]), core: 1, for_core: 3, cores: 0 });
+        assert_eq!(acceptor, Remote { node: NodeId([2; 16]), core: 3, for_core: 1, cores: 4, version: 1 });
+        assert_eq!(initiator, Remote { node: NodeId([1; 16]), core: 1, for_core: 3, cores: 0, version: 1 });
         let any = Target { node: None, core: 0 };
         assert!(talk(identity(1), identity(2), any, as_it_is).is_ok());
     }

@@ -254,6 +254,10 @@ impl Link {
                     return LinkEnd::Writing(error);
                 }
                 batch.clear();
+                if self.state.borrow().is_choked() {
+                    // It takes something; only that it is not read keeps it from being heard.
+                    self.heard.set(now(&self.env));
+                }
                 self.room.ring();
             }
         }

@@ -1,6 +1,4 @@
 //! Peers and servers over simulated links.
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
-
 mod support;
 
 use buckets_env::Env;
@@ -112,8 +110,11 @@ fn messages_arrive_in_order() {
     assert_eq!(*heard[0].told.borrow(), expected);
 }
 
+/// Questions, and what became of them.
+type Outcomes = Rc<RefCell<Vec<(Bytes, Result<(), AskError>)>>>;
+
 /// Asks for ever, each question once, and notes what became of it.
-async fn ask_on(env: Env, peer: Peer, outcomes: Rc<RefCell<Vec<(Bytes, Result<(), AskError>)>>>, name: u32) {
+async fn ask_on(env: Env, peer: Peer, outcomes: Outcomes, name: u32) {
     for number in 0_u32.. {
         let question =
             with_payload(&format!("wait {} {name}-{number}", number % 7), &[number as usize % 9000]);
@@ -139,7 +140,7 @@ fn whatever_happens_an_outcome_says_the_truth() {
         let options = PeerOptions { silence_max: 3 * SECOND, ..PeerOptions::default() };
         let (_, heard) = serve(&server, identity(2, 2), &options);
         let mut heard_in_all_lives = heard;
-        let outcomes = Rc::<RefCell<Vec<_>>>::default();
+        let outcomes = Outcomes::default();
         let env = client.env(0);
         let peer = peer(&env, identity(1, 1), &server, (seed % 2) as u16, &options);
         for name in 0..8 {
@@ -512,7 +513,7 @@ fn a_run_repeats_exactly() {
         let (client, server) = nodes(simulation);
         let options = PeerOptions::default();
         serve(&server, identity(2, 2), &options);
-        let outcomes = Rc::<RefCell<Vec<_>>>::default();
+        let outcomes = Outcomes::default();
         let env = client.env(0);
         let peer = peer(&env, identity(1, 1), &server, 1, &options);
         env.spawn(ask_on(env.clone(), peer.clone(), outcomes.clone(), 0));

@@ -23,6 +23,7 @@ pub const TARGETS: &[Target] = &[
         run: buckets_engine::fuzz::manifests,
         seeds: buckets_engine::fuzz::manifest_seeds,
     },
+    Target { name: "wire", run: buckets_engine::fuzz::wire, seeds: buckets_engine::fuzz::wire_seeds },
     Target {
         name: "table-block",
         run: buckets_index::fuzz::table_block,

@@ -423,7 +423,7 @@ fn what_is_newer_has_a_name() {
 
 #[test]
 fn counters_of_a_newer_build_are_left_out() {
-    let mut newer = encode_answer(&Ok(Reply::Counters(Box::new(CoreCounters::default()))));
+    let mut newer = encode_answer(&Ok(Reply::Counters(Box::default())));
     let head = newer.head.to_vec();
     // The first name becomes one that nobody has.
     let name = head.windows(13).position(|window| window == b"bytes_written").unwrap();

@@ -12,6 +12,7 @@ use crate::object::api::{
 use buckets_env::AlignedBytes;
 use buckets_ring::id::{ObjectId, UploadId};
 use bytes::{BufMut, BytesMut};
+use std::sync::Arc;
 
 /// Errors that have one another as their source, at most.
 const NESTED_ERRORS_MAX: u32 = 4;
@@ -146,7 +147,7 @@ fn get_reply(fields: &mut Fields, blocks: &mut Blocks) -> Result<Reply, BadWire>
             let len = fields.u32()?;
             Ok(Block { data: blocks.take(len as usize)?, len })
         })?),
-        4 => Reply::Object(Box::new(Manifest::decode(&fields.bytes()?)?), fields.optional(Fields::bytes)?),
+        4 => Reply::Object(Arc::new(Manifest::decode(&fields.bytes()?)?), fields.optional(Fields::bytes)?),
         5 => {
             let mut count = 0;
             Reply::Deleted(fields.list(|fields| {

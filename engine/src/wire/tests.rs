@@ -239,8 +239,8 @@ fn answers() -> Vec<Answer> {
             Block { data: block(100), len: 100 },
         ]),
         Reply::Blocks(Vec::new()),
-        Reply::Object(Box::new(manifest()), Some(Bytes::from_static(b"inline"))),
-        Reply::Object(Box::new(Manifest { body: Body::Inline, ..manifest() }), None),
+        Reply::Object(Arc::new(manifest()), Some(Bytes::from_static(b"inline"))),
+        Reply::Object(Arc::new(Manifest { body: Body::Inline, ..manifest() }), None),
         Reply::Deleted(vec![Ok(()), Err(ObjectError::PreconditionFailed)]),
         Reply::Listed {
             entries: vec![

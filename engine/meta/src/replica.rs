@@ -578,7 +578,9 @@ impl Replica {
                         effects.flushes.push((lsn, number));
                         if let Some(last) = entries.last().filter(|_| self.leading()) {
                             self.own_pace.sent(last.index, now);
-                            self.preferred_pace.sent(last.index, now);
+                            if self.rank != 0 {
+                                self.preferred_pace.sent(last.index, now);
+                            }
                         }
                     }
                     Err(_) => {

@@ -73,6 +73,9 @@ rust_checks() {
     check "1,000 seeds of a node under every fault that it tolerates" env BUCKETS_SIM_SEEDS=1000 "BUCKETS_SIM_THREADS=$(nproc)" \
         cargo test --locked --package buckets-engine --test faults -- --nocapture \
         every_fault_within_the_tolerance_leaves_all_that_was_promised
+    check "200 seeds of several nodes that crash, hang and are cut off" env BUCKETS_SIM_SEEDS=200 "BUCKETS_SIM_THREADS=$(nproc)" \
+        cargo test --locked --package buckets-engine --test nodes -- --nocapture \
+        whatever_nodes_do_an_order_explains_the_answers
 }
 
 e2e_checks() {
@@ -118,7 +121,7 @@ PYTHON
 # shellcheck disable=SC2086 # one word per package
 install_packages $BUILD_PACKAGES
 if [ "$stage" != rust ]; then
-    install_packages python3 python3-venv rclone curl
+    install_packages python3 python3-venv rclone curl iproute2
 fi
 find_cargo
 for component in fmt clippy; do

@@ -1,16 +1,17 @@
 //! Two cores that ask each other over loopback sockets, as cores of two nodes do: round trips and bytes a second of one
-//! connection, beside what plain sockets of two threads move. CPU seconds are those of both sides together: on a machine with
+//! connection, in the clear and with TLS, beside what plain sockets of two threads move. CPU seconds are those of both sides together: on a machine with
 //! other work they say more than the wall clock. `cargo bench -p buckets-benches --bench peer`
 
 use buckets_env::real::{CoreOptions, CoreWaker, run_core};
 use buckets_env::{AlignedBuf, AlignedBytes, Env, Instant, WakeCore};
 use buckets_peer::{
-    Identity, Message, NodeId, Peer, PeerAddress, PeerOptions, PeerServer, Remote, Secret, Service, Target,
-    VERSIONS, doors,
+    Identity, Message, NodeId, Peer, PeerAddress, PeerOptions, PeerServer, Pem, Remote, Secret, Service,
+    Target, Tls, VERSIONS, doors,
 };
 use buckets_ring::id::DeploymentId;
 use bytes::Bytes;
 use futures::future::LocalBoxFuture;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use std::cell::Cell;
 use std::future::Future;
 use std::io::{Read, Write};
@@ -20,10 +21,12 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_secs(30);
+const HOST: &str = "127.0.0.1";
 const BLOCK_BYTES: usize = 256 << 10;
 const BLOCKS: usize = 4;
 
 /// How much is done.
+#[derive(Clone, Copy)]
 struct Size {
     round_trips: usize,
     pipelined: usize,
@@ -183,13 +186,24 @@ async fn measure(env: Env, peer: Peer, size: Size) {
     }
 }
 
-fn main() {
-    let size = if std::env::args().any(|argument| argument == "--bench") { BENCH } else { TINY };
-    let moved_bytes = size.moved_bytes;
+/// Certificates of a CA of their own, for both sides.
+fn tls() -> Option<Tls> {
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().ok()?).ok()?;
+    let key = KeyPair::generate().ok()?;
+    let own = CertificateParams::new([HOST.to_owned()]).ok()?.signed_by(&key, &issuer).ok()?;
+    let (ca, certificate, key) = (issuer.pem(), own.pem(), key.serialize_pem());
+    let pem = Pem { ca: ca.as_bytes(), certificate: certificate.as_bytes(), key: key.as_bytes() };
+    Tls::new(pem, Some(HOST)).ok()
+}
+
+fn measure_with(options: PeerOptions, size: Size) {
     let (report, address) = mpsc::channel::<SocketAddr>();
     let (stop, stopped) = mpsc::channel::<()>();
     let server_waker = waker();
     let mut doors = doors(&[server_waker.clone() as Arc<dyn WakeCore>]);
+    let of_server = options.clone();
     let server = core(0, &server_waker, move |env| async move {
         let listener = match env.listen(SocketAddr::from(([127, 0, 0, 1], 0))) {
             Ok(listener) => listener,
@@ -197,8 +211,7 @@ fn main() {
         };
         let (Ok(address), Some(door)) = (listener.local_address(), doors.pop()) else { panic!("no address") };
         let service = Rc::new(Blocks { blocks: blocks() });
-        let options = PeerOptions::default();
-        let server = PeerServer::start(&env, 0, identity(2), listener, door, service, options);
+        let server = PeerServer::start(&env, 0, identity(2), listener, door, service, of_server);
         let _ = report.send(address);
         while stopped.try_recv() == Err(mpsc::TryRecvError::Empty) {
             env.sleep(Duration::from_millis(20)).await;
@@ -207,14 +220,25 @@ fn main() {
     });
     let Ok(address) = address.recv() else { panic!("the server did not start") };
     let client = core(1, &waker(), move |env| async move {
-        let to = PeerAddress { address, target: Target { node: Some(NodeId([2; 16])), core: 0 } };
-        let peer = Peer::new(&env, 0, identity(1), to, PeerOptions::default());
+        let target = Target { node: Some(NodeId([2; 16])), core: 0 };
+        let to = PeerAddress { address, host: HOST.to_owned(), target };
+        let peer = Peer::new(&env, 0, identity(1), to, options);
         measure(env, peer, size).await;
     });
     client.join();
     let _ = stop.send(());
     server.join();
-    if let Err(error) = plain_sockets(moved_bytes) {
+}
+
+fn main() {
+    let size = if std::env::args().any(|argument| argument == "--bench") { BENCH } else { TINY };
+    let Some(tls) = tls() else { panic!("no certificates") };
+    for (name, tls) in [("in the clear", None), ("TLS", Some(tls))] {
+        println!("{name}:");
+        measure_with(PeerOptions { tls, ..PeerOptions::default() }, size);
+    }
+    println!("plain sockets:");
+    if let Err(error) = plain_sockets(size.moved_bytes) {
         panic!("plain sockets failed: {error}");
     }
 }

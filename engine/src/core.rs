@@ -8,31 +8,35 @@
 use crate::budget::{Budget, Held};
 use crate::chunk::{BlockCache, Hedges};
 use crate::counters::{CoreCounters, LiveCounters, count};
+use crate::distance::Distance;
 use crate::exchange::{CoreMessage, Exchange};
 use crate::latency::Latencies;
 use crate::location::Locations;
-use crate::manifest::Part;
-use crate::map::{DiskState, NodeMap, Voters};
+use crate::manifest::{ChunkOwner, Part};
+use crate::map::{DiskState, NodeMap, Place, Voters};
 use crate::message::{
     Answer, Block, ChunkName, DiskIndex, PartitionOp, Refusal, Removal, Reply, Request, RootOp,
 };
 use crate::node::DiskSizes;
+use crate::nodes::Nodes;
 use crate::object::api::{ObjectError, User};
 use crate::object::md5_lanes::Md5Lanes;
-use crate::partition::{self, GarbageQueue, Latches};
+use crate::partition::{self, GarbageQueue, Latches, RepairQueue};
 use crate::root::{self, RootState};
 use buckets_disk::{ChunkId, ChunkReadError, ChunkWriteError, Disk};
 use buckets_env::{Env, Instant};
 use buckets_index::{IndexError, Position, WriteBatch};
 use buckets_meta::{GroupHost, ProposeError, ReadError, SalvageError};
+use buckets_peer::PeerServer;
 use buckets_ring::coding::Coding;
 use buckets_ring::id::{BucketId, GroupId, ObjectId};
 use buckets_stripe::Codec;
 use futures::channel::oneshot;
-use futures::future::join_all;
+use futures::future::{Either, join_all, select};
 use futures::lock::Mutex;
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,12 +47,20 @@ pub use buckets_meta::View;
 const BODY_BYTES_MAX: usize = 64 << 20;
 /// How long a body waits for its share of them.
 const BODY_PATIENCE: Duration = Duration::from_secs(10);
-/// A question to another core ends after so long.
+/// A question to another core, of this node or another, ends after so long.
 const ASK_LIMIT: Duration = Duration::from_secs(10);
 /// How long a question about a partition looks for its leader.
 const LEADER_LIMIT: Duration = Duration::from_secs(8);
 /// Between two looks for a leader.
 const LEADER_RETRY: Duration = Duration::from_millis(5);
+/// How often it is looked whether a leader on another node is still one, while it is waited for.
+const DEPOSED_LOOK: Duration = Duration::from_millis(100);
+/// Parts with chunks that are not whole which are remembered as told.
+const SUSPECTED_MAX: usize = 4096;
+/// How often it is looked whether leaderships are handed over before an end.
+const HAND_OVER_LOOK: Duration = Duration::from_millis(20);
+/// One in so many of them asks another voter than the leader that is known: the news of a new one may have been lost.
+const ATTEMPTS_PER_DETOUR: usize = 8;
 /// A disk whose reads take longer than this on average is asked last, for a while.
 const SLOW_READ: Duration = Duration::from_millis(10);
 /// After so long without a read a slow disk gets another chance.
@@ -83,6 +95,7 @@ pub(crate) struct Core {
     pub(crate) map: Arc<NodeMap>,
     pub(crate) latches: Latches,
     pub(crate) garbage: GarbageQueue,
+    pub(crate) repairs: RepairQueue,
     pub(crate) counters: LiveCounters,
     pub(crate) root: RefCell<Arc<RootState>>,
     pub(crate) root_user: User,
@@ -96,7 +109,14 @@ pub(crate) struct Core {
     /// Bytes of bodies on their way in and out.
     pub(crate) body_bytes: Budget,
     pub(crate) exchange: Exchange,
+    pub(crate) nodes: Rc<Nodes>,
+    /// What serves other nodes.
+    pub(crate) server: RefCell<Option<PeerServer>>,
     pub(crate) disks: RefCell<BTreeMap<DiskIndex, Disk>>,
+    /// Disks of which a replica has found out that they were emptied, until that is seen to.
+    pub(crate) emptied: RefCell<BTreeSet<DiskIndex>>,
+    /// The ways to the other nodes; kept by core 0.
+    pub(crate) distance: RefCell<Distance>,
     pub(crate) host: GroupHost,
     /// When this core started.
     pub(crate) started: Instant,
@@ -104,6 +124,8 @@ pub(crate) struct Core {
     leaders: RefCell<BTreeMap<GroupId, Leadership>>,
     codecs: RefCell<BTreeMap<Coding, Rc<Codec>>>,
     reading: RefCell<BTreeMap<ObjectId, usize>>,
+    /// Chunks that are not whole, by part, whose partitions have been told.
+    suspected: RefCell<BTreeMap<ObjectId, u32>>,
     /// Of reads.
     pub(crate) read_latencies: Rc<Latencies>,
     /// Of blocks of new chunks.
@@ -116,6 +138,7 @@ pub(crate) struct CoreParts {
     pub(crate) number: usize,
     pub(crate) map: Arc<NodeMap>,
     pub(crate) exchange: Exchange,
+    pub(crate) nodes: Rc<Nodes>,
     pub(crate) host: GroupHost,
     pub(crate) root_user: User,
     pub(crate) disk_sizes: DiskSizes,
@@ -131,6 +154,7 @@ impl Core {
             map: parts.map,
             latches: Latches::default(),
             garbage: GarbageQueue::default(),
+            repairs: RepairQueue::default(),
             counters: LiveCounters::default(),
             root: RefCell::default(),
             root_user: parts.root_user,
@@ -142,12 +166,17 @@ impl Core {
             hedges: Hedges::new(),
             body_bytes: Budget::new(BODY_BYTES_MAX),
             exchange: parts.exchange,
+            nodes: parts.nodes,
+            server: RefCell::default(),
             disks: RefCell::default(),
+            emptied: RefCell::default(),
+            distance: RefCell::default(),
             host: parts.host,
             root_known: Cell::new(false),
             leaders: RefCell::default(),
             codecs: RefCell::default(),
             reading: RefCell::default(),
+            suspected: RefCell::default(),
             read_latencies: Latencies::new(SLOW_READ, SLOW_READ_MEMORY),
             write_latencies: Latencies::new(SLOW_WRITE, SLOW_WRITE_MEMORY),
             env: parts.env,
@@ -159,7 +188,15 @@ impl Core {
         self.exchange.cores()
     }
 
-    /// Asks a core, this one included.
+    /// Asks a core of any node.
+    pub(crate) async fn ask_at(self: &Rc<Self>, place: Place, request: Request) -> Answer {
+        match place.node == self.map.own {
+            true => self.ask(place.core, request).await,
+            false => self.nodes.ask(place, &request, ASK_LIMIT).await,
+        }
+    }
+
+    /// Asks a core of this node, this one included.
     pub(crate) async fn ask(self: &Rc<Self>, core: usize, request: Request) -> Answer {
         if core == self.number && request.decides() {
             // To its end, also where the asker goes away: the latch of a key must not be free before what was proposed
@@ -187,7 +224,18 @@ impl Core {
         if !takes {
             return Err(Refusal::DiskFailed);
         }
-        self.ask(self.map.disk(disk).core, request).await
+        self.ask_owner(disk, request).await
+    }
+
+    /// Asks the core that owns a disk, whatever the disk's state.
+    async fn ask_owner(self: &Rc<Self>, disk: DiskIndex, request: Request) -> Answer {
+        let place = self.map.place_of(disk).ok_or(Refusal::Unreachable)?;
+        self.ask_at(place, request).await
+    }
+
+    /// Whether this core owns a disk.
+    pub(crate) fn owns(&self, disk: DiskIndex) -> bool {
+        self.map.place_of(disk) == Some(Place { node: self.map.own, core: self.number })
     }
 
     /// Asks the leader of a partition, wherever it is; without a majority, reads are salvaged.
@@ -198,7 +246,23 @@ impl Core {
 
     /// Asks the leader of the root group.
     pub(crate) async fn ask_root(self: &Rc<Self>, op: RootOp) -> Answer {
-        self.find_leader(GroupId::ROOT, false, |_| Request::Root(op.clone())).await
+        let reply = self.find_leader(GroupId::ROOT, false, |_| Request::Root(op.clone())).await?;
+        if self.map.disks_of(self.map.own).next().is_none() {
+            // Other nodes do not know of a gateway: it has to ask for what it has changed itself.
+            self.fetch_root().await;
+        }
+        Ok(reply)
+    }
+
+    /// Gets the root group's state from its leader's node.
+    async fn fetch_root(self: &Rc<Self>) {
+        let leader = self.leaders.borrow().get(&GroupId::ROOT).map(|known| known.disk);
+        let Some(disk) = leader else { return };
+        if let Ok(Reply::Root(state)) = self.ask_owner(disk, Request::GetRoot).await
+            && let Err(refusal) = self.publish_here(&state).await
+        {
+            tracing::debug!(%refusal, "a core did not take the buckets");
+        }
     }
 
     /// Begins an attempt to remove a bucket; ends one that is under way.
@@ -220,18 +284,21 @@ impl Core {
         request: impl Fn(bool) -> Request,
     ) -> Answer {
         let start = self.env.now();
-        loop {
+        for attempt in 0.. {
             let voters = self.map.voters_in_service(group);
             if !(voters.are_majority() || is_read && voters.meet_every_majority()) {
                 return Err(voters.too_few(group));
             }
-            let answer = match self.leader_of(group) {
+            let answer = match self.leader_of(group, attempt) {
                 _ if !voters.are_majority() => self.salvage(group, &request).await,
-                Some(disk) => self.ask(self.map.disk(disk).core, request(false)).await,
+                Some(disk) => self.ask_leader(group, disk, request(false)).await,
                 None => Err(Refusal::NotLeader),
             };
             match answer {
-                Err(Refusal::NotLeader) | Err(Refusal::DiskFailed) => {}
+                Err(Refusal::NotLeader | Refusal::DiskFailed | Refusal::Unreachable) => {}
+                // Asked at once, where that is news.
+                Err(Refusal::LedBy(leadership)) if self.learn_leader(leadership) => continue,
+                Err(Refusal::LedBy(_)) => {}
                 Err(Refusal::Unknown) if is_read => {}
                 answer => return answer,
             }
@@ -246,6 +313,28 @@ impl Core {
             count(&self.counters.questions_retried, 1);
             self.env.sleep(LEADER_RETRY).await;
         }
+        unreachable!("attempts do not end")
+    }
+
+    /// Asks a leader until it is known to be none any more: a node that hangs is not waited for longer than it takes the others
+    /// to notice. What was asked may have happened then.
+    async fn ask_leader(self: &Rc<Self>, group: GroupId, disk: DiskIndex, request: Request) -> Answer {
+        let place = self.map.place_of(disk).ok_or(Refusal::Unreachable)?;
+        if place.node == self.map.own {
+            return self.ask(place.core, request).await;
+        }
+        let asked = pin!(self.nodes.ask(place, &request, ASK_LIMIT));
+        let known = || self.leaders.borrow().get(&group).copied();
+        let before = known();
+        let deposed = pin!(async {
+            while known() == before && self.map.in_service(disk) {
+                self.env.sleep(DEPOSED_LOOK).await;
+            }
+        });
+        match select(asked, deposed).await {
+            Either::Left((answer, _)) => answer,
+            Either::Right(((), _)) => Err(Refusal::Unknown),
+        }
     }
 
     /// Without a majority: the voter with the newest log answers reads.
@@ -258,9 +347,15 @@ impl Core {
             let mut at = *disk;
             // The first voter that is asked may know of one with a newer log.
             for _ in 0..2 {
-                match self.ask(self.map.disk(at).core, request(true)).await {
+                match self.ask_owner(at, request(true)).await {
                     Err(Refusal::Elsewhere(disk)) => at = disk,
-                    Err(refusal @ (Refusal::NotLeader | Refusal::DiskFailed | Refusal::Unknown)) => {
+                    Err(
+                        refusal @ (Refusal::NotLeader
+                        | Refusal::LedBy(_)
+                        | Refusal::DiskFailed
+                        | Refusal::Unreachable
+                        | Refusal::Unknown),
+                    ) => {
                         last = refusal;
                         break;
                     }
@@ -274,11 +369,16 @@ impl Core {
         Err(last)
     }
 
-    fn leader_of(&self, group: GroupId) -> Option<DiskIndex> {
-        if let Some(known) = self.leaders.borrow().get(&group) {
-            return Some(known.disk).filter(|disk| self.map.in_service(*disk));
+    /// Whom to ask: the leader that is known, and now and then, or where that one is not there, the other voters by turns.
+    fn leader_of(&self, group: GroupId, attempt: usize) -> Option<DiskIndex> {
+        let mapped = self.map.groups.get(&group)?;
+        let known = self.leaders.borrow().get(&group).map_or(mapped.preferred, |known| known.disk);
+        let is_detour = attempt % ATTEMPTS_PER_DETOUR == ATTEMPTS_PER_DETOUR - 1;
+        if self.map.in_service(known) && !is_detour {
+            return Some(known);
         }
-        self.map.groups.get(&group).map(|mapped| mapped.preferred).filter(|d| self.map.in_service(*d))
+        let in_service = || mapped.voters.iter().copied().filter(|voter| self.map.in_service(*voter));
+        in_service().nth(attempt / ATTEMPTS_PER_DETOUR % in_service().count().max(1))
     }
 
     /// A leader's core tells who leads; later terms win. True where that is news.
@@ -300,8 +400,53 @@ impl Core {
     /// Groups whose leader, as far as this core knows, is on one of its disks.
     pub(crate) fn led_groups(&self) -> Vec<GroupId> {
         let leaders = self.leaders.borrow();
-        let is_here = |l: &&Leadership| self.map.disk(l.disk).core == self.number;
+        let is_here = |l: &&Leadership| self.owns(l.disk);
         leaders.values().filter(is_here).map(|l| l.group).filter(|g| *g != GroupId::ROOT).collect()
+    }
+
+    /// From now on the replicas of this node, of all its cores, hand over what they lead; or no more.
+    fn drain(&self, draining: bool) {
+        let node = self.map.own_node();
+        match (node.is_draining(), draining) {
+            (false, true) => tracing::info!("this node hands over what it leads"),
+            (true, false) => tracing::info!("this node leads again what it should"),
+            _ => {}
+        }
+        node.set_draining(draining);
+    }
+
+    /// Makes voters on other nodes lead what this core leads, where they can; for up to `limit`. The node leads nothing any
+    /// more afterwards.
+    pub(crate) async fn hand_over(&self, limit: Duration) {
+        self.drain(true);
+        let start = self.env.now();
+        let elsewhere =
+            |voter: &DiskIndex| self.map.disk(*voter).node != self.map.own && self.map.in_service(*voter);
+        let leads = || {
+            let mut with_heirs =
+                self.map.groups.values().filter(|mapped| mapped.voters.iter().any(elsewhere));
+            with_heirs.any(|mapped| self.host.leader_term(mapped.group).is_some())
+        };
+        while leads() && self.env.now().since(start) < limit {
+            self.env.sleep(HAND_OVER_LOOK).await;
+        }
+    }
+
+    /// Of the groups that disks of this node lead, as far as this core knows.
+    pub(crate) fn own_leaders(&self) -> Vec<Leadership> {
+        let leaders = self.leaders.borrow();
+        let known = self.map.own_groups().iter().filter_map(|group| leaders.get(group).copied());
+        known.filter(|known| self.map.disk(known.disk).node == self.map.own).collect()
+    }
+
+    /// The answer of a group that is not led here says who leads, where that is known.
+    fn with_leader(&self, group: GroupId, answer: Answer) -> Answer {
+        match (answer, self.leaders.borrow().get(&group)) {
+            (Err(Refusal::NotLeader), Some(leadership)) if !self.owns(leadership.disk) => {
+                Err(Refusal::LedBy(*leadership))
+            }
+            (answer, _) => answer,
+        }
     }
 
     /// Serves a question that is for this core.
@@ -348,13 +493,23 @@ impl Core {
                 let deleted = chunks.delete(chunk_id(chunk)).await;
                 deleted.map(|_| Reply::Done).map_err(|error| write_refusal(&error))
             }
+            Request::ChunkAbort { disk, chunk } => {
+                self.own_disk(disk)?.chunks().abort(chunk_id(chunk));
+                Ok(Reply::Done)
+            }
             Request::ChunkConfirm { disk, chunk } => {
                 // Not confirmed only means that it is asked about again after a restart.
                 let _ = self.own_disk(disk)?.chunks().confirm(chunk_id(chunk));
                 Ok(Reply::Done)
             }
-            Request::Partition { group, op, salvage } => partition::serve(self, group, op, salvage).await,
-            Request::Root(op) => root::serve(self, op).await,
+            Request::Partition { group, op, salvage } => {
+                let answer = partition::serve(self, group, op, salvage).await;
+                self.with_leader(group, answer)
+            }
+            Request::Root(op) => {
+                let answer = root::serve(self, op).await;
+                self.with_leader(GroupId::ROOT, answer)
+            }
             Request::PublishRoot(state) => {
                 let mut held = self.root.borrow_mut();
                 if !self.root_known.get() || held.version <= state.version {
@@ -367,7 +522,16 @@ impl Core {
                 let reading = self.reading.borrow();
                 Ok(Reply::InUse(parts.into_iter().filter(|part| reading.contains_key(part)).collect()))
             }
-            Request::Counters => Ok(Reply::Counters(Box::new(self.read_counters()))),
+            Request::Pulse => Ok(Reply::Pulse(Box::new(crate::nodes::pulse(self)))),
+            Request::GetRoot => match self.root_version() {
+                Some(_) => Ok(Reply::Root(self.root.borrow().clone())),
+                None => Err(Refusal::NotLeader),
+            },
+            Request::Facts => Ok(Reply::Facts(Box::new(self.facts().await))),
+            Request::Drain(draining) => {
+                self.drain(draining);
+                Ok(Reply::Done)
+            }
         }
     }
 
@@ -375,8 +539,9 @@ impl Core {
         self.disks.borrow().get(&disk).cloned().ok_or(Refusal::DiskFailed)
     }
 
-    fn read_counters(&self) -> CoreCounters {
+    pub(crate) fn read_counters(&self) -> CoreCounters {
         let mut counters = self.counters.read();
+        counters.parts_to_repair = self.repairs.len() as u64;
         for (index, disk) in self.disks.borrow().iter() {
             counters.disks.push((*index, disk.counters().named()));
         }
@@ -487,6 +652,28 @@ impl Core {
         }
     }
 
+    /// Tells a part's partition that a chunk is not whole; once, and nobody waits.
+    pub(crate) fn suspect(self: &Rc<Self>, owner: &ChunkOwner, object: ObjectId, chunk: u8) {
+        let mut suspected = self.suspected.borrow_mut();
+        if suspected.len() >= SUSPECTED_MAX {
+            suspected.clear();
+        }
+        let known = suspected.entry(object).or_default();
+        if *known >> chunk & 1 == 1 {
+            return;
+        }
+        *known |= 1 << chunk;
+        let (core, owner) = (self.clone(), owner.clone());
+        self.env.spawn(async move {
+            let group = core.map.group_for(owner.bucket, &owner.key);
+            let told = PartitionOp::Suspect { owner, object, chunks: 1 << chunk };
+            if core.ask_group(group, told).await.is_err() {
+                // The next reader tells it.
+                core.suspected.borrow_mut().remove(&object);
+            }
+        });
+    }
+
     /// Keeps chunks from being freed while they are read.
     pub(crate) fn read_parts(self: &Rc<Self>, parts: &[Part]) -> Reading {
         let mut reading = self.reading.borrow_mut();
@@ -531,11 +718,22 @@ impl Core {
         }
     }
 
-    /// An error until this core holds the root group's state.
+    /// Of the root group's state that this core holds.
+    pub(crate) fn root_version(&self) -> Option<u64> {
+        self.root_known.get().then(|| self.root.borrow().version)
+    }
+
+    /// An error until this core holds the root group's state, and where that may be an old one.
     pub(crate) fn root_is_known(&self) -> Result<(), ObjectError> {
-        match self.root_known.get() {
-            true => Ok(()),
-            false => Err(ObjectError::Unavailable("the buckets are not known yet: starting".into())),
+        if !self.root_known.get() {
+            return Err(ObjectError::Unavailable("the buckets are not known yet: starting".into()));
+        }
+        // Where other nodes may go on without this one, what it knows may be old.
+        let voters = self.map.voters_in_service(GroupId::ROOT);
+        let may_be_old = self.map.nodes.len() > 1 && !voters.are_majority() && !voters.meet_every_majority();
+        match may_be_old {
+            true => Err(voters.too_few(GroupId::ROOT).into()),
+            false => Ok(()),
         }
     }
 

@@ -15,7 +15,7 @@ pub const QUEUED_MESSAGES_MAX: usize = 16_384;
 /// Questions of one core that wait for other cores, at most.
 const INFLIGHT_QUESTIONS_MAX: usize = 8_192;
 
-/// What travels between cores.
+/// What travels between cores of a node.
 pub enum CoreMessage {
     /// A question; the answer goes back to `from`.
     Ask {

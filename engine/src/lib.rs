@@ -10,7 +10,9 @@ mod budget;
 mod chunk;
 pub mod core;
 pub mod counters;
+mod distance;
 pub mod exchange;
+pub mod facts;
 #[cfg(feature = "fuzz")]
 #[doc(hidden)]
 pub mod fuzz;
@@ -20,8 +22,10 @@ pub mod manifest;
 pub mod map;
 pub mod message;
 pub mod node;
+pub mod nodes;
 pub mod object;
 mod partition;
-pub mod root;
+pub mod rebuild;
+mod root;
 pub mod rows;
 pub mod wire;

@@ -249,6 +249,27 @@ impl ChunkOwner {
     }
 }
 
+/// Chunks of a part that are to be written again: those that its placement names as missing, and those that a reader did not
+/// find whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RepairRecord {
+    /// Who refers to the part.
+    pub owner: ChunkOwner,
+    /// Bit `i`: a reader did not find chunk `i` whole.
+    pub suspects: u32,
+}
+
+impl RepairRecord {
+    /// The record's bytes.
+    pub fn encode(&self) -> Bytes {
+        v1::encode_repair(self)
+    }
+    /// Reads a record of any known format.
+    pub fn decode(record: &[u8]) -> Result<RepairRecord, BadRecord> {
+        decode_versioned("repair", record, v1::repair)
+    }
+}
+
 fn decode_versioned<T>(
     record: &'static str,
     mut bytes: &[u8],
@@ -269,7 +290,7 @@ mod v1 {
     use super::{
         Body, BucketId, Buf, BufMut, Bytes, BytesMut, Checksum, ChecksumAlgorithm, ChecksumKind, ChunkOwner,
         ETag, GarbageRecord, Manifest, ManifestSummary, ObjectHeaders, ObjectId, Part, PartRecord, Placement,
-        UploadId, UploadRecord,
+        RepairRecord, UploadId, UploadRecord,
     };
 
     pub(super) const VERSION: u8 = 1;
@@ -375,8 +396,13 @@ mod v1 {
     pub(super) fn encode_owner(owner: &ChunkOwner) -> Bytes {
         let mut out = BytesMut::with_capacity(64);
         out.put_u8(VERSION);
+        put_owner(&mut out, owner);
+        out.freeze()
+    }
+
+    fn put_owner(out: &mut BytesMut, owner: &ChunkOwner) {
         out.put_slice(owner.bucket.as_bytes());
-        put_string(&mut out, &owner.key);
+        put_string(out, &owner.key);
         match owner.upload {
             None => out.put_u8(0),
             Some((upload, number)) => {
@@ -385,7 +411,19 @@ mod v1 {
                 out.put_u16_le(number);
             }
         }
+    }
+
+    pub(super) fn encode_repair(record: &RepairRecord) -> Bytes {
+        let mut out = BytesMut::with_capacity(64);
+        out.put_u8(VERSION);
+        out.put_u32_le(record.suspects);
+        put_owner(&mut out, &record.owner);
         out.freeze()
+    }
+
+    pub(super) fn repair(bytes: &mut &[u8]) -> Option<RepairRecord> {
+        let suspects = bytes.try_get_u32_le().ok()?;
+        Some(RepairRecord { suspects, owner: owner(bytes)? })
     }
 
     pub(super) fn owner(bytes: &mut &[u8]) -> Option<ChunkOwner> {

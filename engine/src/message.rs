@@ -4,7 +4,10 @@
 //! encoding; a question names the disk or group it is for, never a memory address; an answer to a question that
 //! may have changed something says whether it did ([`Refusal::is_definite`]).
 
+use crate::core::Leadership;
+use crate::facts::Facts;
 use crate::manifest::{ChunkOwner, GarbageRecord, Manifest, PartRecord, UploadRecord};
+use crate::map::DiskState;
 use crate::object::api::{ChecksumAlgorithm, CompletePart, ListEntry, ObjectError, PartsPage, UploadsPage};
 use crate::object::api::{ListUploadsRequest, PutOutcome, User, WriteCondition};
 use crate::root::RootState;
@@ -12,6 +15,7 @@ use buckets_env::AlignedBytes;
 use buckets_ring::id::{BucketId, GroupId, ObjectId, UploadId};
 use bytes::Bytes;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A disk's place in the node map.
 pub type DiskIndex = u16;
@@ -63,8 +67,16 @@ pub enum Request {
         /// How many.
         count: u32,
     },
-    /// Forgets a chunk, finished or not.
+    /// Forgets a chunk, finished or not: nothing refers to it, nor ever will.
     ChunkDrop {
+        /// Where.
+        disk: DiskIndex,
+        /// What.
+        chunk: ChunkName,
+    },
+    /// Gives up a chunk that is being written, if it is not finished. Unlike `ChunkDrop` it may come late: what was written
+    /// again meanwhile stays.
+    ChunkAbort {
         /// Where.
         disk: DiskIndex,
         /// What.
@@ -92,8 +104,14 @@ pub enum Request {
     PublishRoot(Arc<RootState>),
     /// Which of these parts a reader on this core is reading.
     InUse(Vec<ObjectId>),
-    /// This core's counters.
-    Counters,
+    /// How the node is: what every node asks every other one again and again.
+    Pulse,
+    /// The root group's state, as far as the node knows it.
+    GetRoot,
+    /// What this core tells of itself where a person asks.
+    Facts,
+    /// The node shall lead nothing from now on, so that it can be stopped; or (false) lead again what it should.
+    Drain(bool),
 }
 
 impl Request {
@@ -243,6 +261,27 @@ pub enum PartitionOp {
         /// The part's id.
         object: ObjectId,
     },
+    /// Notes chunks that a reader did not find whole, to be written again.
+    Suspect {
+        /// Who refers to the part.
+        owner: ChunkOwner,
+        /// The part's id.
+        object: ObjectId,
+        /// Bit `i`: chunk `i`.
+        chunks: u32,
+    },
+    /// Notes what a disk that was emptied lacks among the next rows, to be written again.
+    ListLost {
+        /// The disk.
+        disk: DiskIndex,
+        /// The row to go on from.
+        from: Bytes,
+    },
+    /// Whether anything that the disk lacks still waits to be written.
+    HasLost {
+        /// The disk.
+        disk: DiskIndex,
+    },
     /// Drops chunks that were written for a write that did not happen.
     Discard {
         /// The chunks.
@@ -261,6 +300,7 @@ impl PartitionOp {
                 | PartitionOp::ListParts { .. }
                 | PartitionOp::ListUploads { .. }
                 | PartitionOp::Refers { .. }
+                | PartitionOp::HasLost { .. }
         )
     }
 }
@@ -334,6 +374,34 @@ pub struct Removal {
     pub attempt: u64,
 }
 
+/// How a node is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pulse {
+    /// How many cores it has: which core owns which disk follows from it.
+    pub cores: u16,
+    /// Of its topology.
+    pub generation: u64,
+    /// Of the root group's state that it knows.
+    pub root_version: Option<u64>,
+    /// Its disks.
+    pub disks: Vec<DiskPulse>,
+    /// The groups that disks of this node lead, as far as it knows.
+    pub leaders: Vec<Leadership>,
+    /// The round trip from it to at least half of the other nodes, to a microsecond, once it is known.
+    pub to_most: Option<Duration>,
+}
+
+/// How a disk is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DiskPulse {
+    /// The disk.
+    pub disk: DiskIndex,
+    /// Whether it takes part.
+    pub state: DiskState,
+    /// Why not; empty where it does.
+    pub reason: String,
+}
+
 /// A verified block.
 #[derive(Clone, Debug)]
 pub struct Block {
@@ -371,12 +439,18 @@ pub enum Reply {
     Parts(Box<PartsPage>),
     /// To `ListUploads`.
     Uploads(Box<UploadsPage>),
-    /// To `Refers`.
+    /// To `Refers` and `HasLost`.
     Refers(bool),
+    /// To `ListLost`: the row to go on from; `None` where that was all.
+    NextPage(Option<Bytes>),
     /// To `InUse`: those that are.
     InUse(Vec<ObjectId>),
-    /// To `Counters`.
-    Counters(Box<crate::counters::CoreCounters>),
+    /// To `Pulse`.
+    Pulse(Box<Pulse>),
+    /// To `GetRoot`.
+    Root(Arc<RootState>),
+    /// To `Facts`.
+    Facts(Box<Facts>),
 }
 
 /// Why a question was not answered.
@@ -397,6 +471,12 @@ pub enum Refusal {
     /// Another replica leads; nothing happened.
     #[error("not the leader")]
     NotLeader,
+    /// Another replica leads, and is known; nothing happened.
+    #[error("another replica leads")]
+    LedBy(Leadership),
+    /// The node cannot be reached; nothing happened.
+    #[error("the node cannot be reached")]
+    Unreachable,
     /// The voter with the newest log is on another disk (salvage only).
     #[error("the newest log is on another disk")]
     Elsewhere(DiskIndex),

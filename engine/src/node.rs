@@ -12,9 +12,11 @@ use crate::location::Locations;
 use crate::manifest::ChunkOwner;
 use crate::map::{self, DiskState, NodeMap};
 use crate::message::{ChunkName, DiskIndex, PartitionOp, Reply, Request};
+use crate::nodes::{self, Network, NetworkSetup, Nodes};
 use crate::object::api::User;
 use crate::object::store::Store;
 use crate::partition;
+use crate::rebuild;
 use crate::root;
 use buckets_disk::{Disk, DiskFormatError, DiskOptions, FormatMode};
 use buckets_env::{CoreReceiver, CoreSender, Env, Instant, WakeCore, core_queue};
@@ -22,10 +24,12 @@ use buckets_index::{BlockCache, IndexOptions};
 use buckets_meta::{GroupHost, GroupMessage, LeaderChange, Transport, VotersLive};
 use buckets_ring::format::FormatJson;
 use buckets_ring::id::{DiskUuid, GroupId};
+use buckets_ring::rebuild::RebuildJson;
 use buckets_ring::topology::TopologyJson;
 use futures::future::join_all;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -45,6 +49,8 @@ const REOPEN_PAUSE_MAX: Duration = Duration::from_secs(600);
 const DUTY_RETRY: Duration = Duration::from_millis(2);
 /// How often the root group's state is asked for until it is known.
 const ROOT_RETRY: Duration = Duration::from_millis(50);
+/// How long leaderships may take to be handed over before an end.
+const HAND_OVER_MAX: Duration = Duration::from_secs(3);
 /// A removal of a bucket that is seen twice at this distance got stuck; it takes seconds at most.
 const REMOVAL_PATIENCE: Duration = Duration::from_secs(60);
 /// How often chunks are looked for that were written long ago and confirmed by nobody.
@@ -91,6 +97,15 @@ impl DiskSizes {
     }
 }
 
+/// What belongs on a disk that is formatted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Contents {
+    /// Nothing yet: it is new in its deployment, or the deployment is.
+    Nothing,
+    /// What a disk had whose place it takes: it is written again from the others.
+    Lost,
+}
+
 /// Makes a directory a disk of a deployment: its identity, its log, and an empty replica of each group that it votes in.
 /// Errors: formatted already, unless `mode` says overwrite.
 pub async fn format_disk(
@@ -100,6 +115,7 @@ pub async fn format_disk(
     topology: &TopologyJson,
     mode: FormatMode,
     sizes: DiskSizes,
+    contents: Contents,
 ) -> Result<(), FormatFailed> {
     let failed = |error: String| FormatFailed::Replicas { path: path.to_owned(), error };
     let options = || sizes.options(IndexOptions::new(BlockCache::new(FORMAT_CACHE_BYTES)));
@@ -113,6 +129,10 @@ pub async fn format_disk(
                 .await
                 .map_err(|error| failed(error.to_string()))?;
         }
+    }
+    if contents == Contents::Lost {
+        let rebuild = RebuildJson::default();
+        disk.write_rebuild(Some(&rebuild)).await.map_err(|error| failed(error.to_string()))?;
     }
     disk.write_topology(topology).await.map_err(|error| failed(error.to_string()))?;
     disk.close().await.map_err(|error| failed(error.to_string()))
@@ -140,11 +160,25 @@ pub struct CoreSetup {
     map: Arc<NodeMap>,
     cores: Vec<CoreSender<CoreMessage>>,
     messages: CoreReceiver<CoreMessage>,
+    network: Option<NetworkSetup>,
     options: NodeOptions,
 }
 
-/// Connects all cores with each other. One waker a core.
-pub fn connect(map: Arc<NodeMap>, wakers: Vec<Arc<dyn WakeCore>>, options: &NodeOptions) -> Vec<CoreSetup> {
+/// Connects all cores with each other, and with `network` to other nodes. One waker a core.
+pub fn connect(
+    map: Arc<NodeMap>,
+    wakers: Vec<Arc<dyn WakeCore>>,
+    options: &NodeOptions,
+    network: Option<&Network>,
+) -> Vec<CoreSetup> {
+    let mut of_network: Vec<Option<NetworkSetup>> = match network {
+        Some(network) => {
+            let identity = network.identity(&map, wakers.len());
+            let setup = |door| NetworkSetup { identity: identity.clone(), network: network.clone(), door };
+            buckets_peer::doors(&wakers).into_iter().map(|door| Some(setup(door))).collect()
+        }
+        None => wakers.iter().map(|_| None).collect(),
+    };
     let capacity = match options.disk_sizes {
         DiskSizes::Full | DiskSizes::Dev => QUEUED_MESSAGES_MAX,
         // A queue's memory is touched when it is made, and a simulation makes thousands.
@@ -157,26 +191,34 @@ pub fn connect(map: Arc<NodeMap>, wakers: Vec<Arc<dyn WakeCore>>, options: &Node
         map: map.clone(),
         cores: cores.clone(),
         messages,
+        network: of_network[number].take(),
         options: options.clone(),
     });
     setups.collect()
 }
 
-/// Starts one core and returns once its disks are open. The core goes on in tasks of its own.
-pub async fn start(env: Env, setup: CoreSetup) -> Store {
-    let CoreSetup { number, map, cores, messages, options } = setup;
+/// Starts one core and returns once its disks are open. The core goes on in tasks of its own. Errors: the address for
+/// other nodes cannot be listened on.
+pub async fn start(env: Env, setup: CoreSetup) -> io::Result<Store> {
+    let CoreSetup { number, map, cores, messages, network, options } = setup;
     let cache_bytes = options.cache_bytes / cores.len();
+    let nodes = Nodes::new(&env, &map, number, network.as_ref());
     let exchange = Exchange::new(env.clone(), number, cores);
     let link = Rc::new(GroupLink { core: RefCell::new(None) });
     let host = GroupHost::new(env.clone(), buckets_meta::Options::default(), link.clone());
+    let joined = link.clone();
+    host.on_join(move |disk| joined.note_join(disk));
     let locations = Locations::new(cache_bytes / 8);
     let remembered = locations.clone();
     host.on_change(move |rows, batch| remembered.apply(rows, batch));
+    let mapped = map.clone();
+    host.drain_while(move || mapped.own_node().shall_not_lead());
     let core = Core::new(CoreParts {
         env: env.clone(),
         number,
         map,
         exchange,
+        nodes,
         host,
         root_user: options.root_user,
         disk_sizes: options.disk_sizes,
@@ -188,11 +230,18 @@ pub async fn start(env: Env, setup: CoreSetup) -> Store {
     env.spawn(serve_messages(core.clone(), messages));
     follow_leaders(&core);
     core.host.run();
+    if let Some(network) = network {
+        *core.server.borrow_mut() = nodes::start(&core, network)?;
+    }
     let index_cache = BlockCache::new(cache_bytes / 4);
     let own: Vec<DiskIndex> = own_disks(&core).collect();
+    let opening = match core.map.nodes.len() {
+        1 => Opening::AtStart,
+        _ => Opening::Again,
+    };
     join_all(own.iter().map(|disk| async {
         match core.map.disk(*disk).is_member {
-            true => open_disk(&core, *disk, &index_cache, Opening::AtStart).await,
+            true => open_disk(&core, *disk, &index_cache, opening).await,
             false => core
                 .map
                 .disk(*disk)
@@ -201,12 +250,19 @@ pub async fn start(env: Env, setup: CoreSetup) -> Store {
     }))
     .await;
     env.spawn(partition::collect_garbage(core.clone()));
+    env.spawn(partition::repair_chunks(core.clone()));
     env.spawn(watch_disks(core.clone(), index_cache));
     env.spawn(learn_root(core.clone()));
-    Store::new(core)
+    Ok(Store::new(core))
 }
 
 impl Store {
+    /// Gets ready for an end that other nodes do not notice: they lead what this core led, and what they have asked of it is
+    /// answered. Takes some seconds at most.
+    pub async fn retire(&self) {
+        self.core.hand_over(HAND_OVER_MAX).await;
+    }
+
     /// Flushes what the core's disks hold in memory and closes them; the core serves nothing afterwards.
     pub async fn close(&self) {
         let disks = std::mem::take(&mut *self.core.disks.borrow_mut());
@@ -216,12 +272,16 @@ impl Store {
                 tracing::error!(%error, "a disk was not closed well: its log is read again at the next start");
             }
         }
+        // Only now: leaders that handed over have told so.
+        if let Some(server) = self.core.server.take() {
+            server.close();
+        }
+        self.core.nodes.close();
     }
 }
 
 fn own_disks(core: &Core) -> impl Iterator<Item = DiskIndex> + '_ {
-    let is_own = |(_, disk): &(usize, &crate::map::MappedDisk)| disk.core == core.number;
-    core.map.disks.iter().enumerate().filter(is_own).map(|(index, _)| index as DiskIndex)
+    core.map.disks_of(core.map.own).map(|(index, _)| index).filter(|index| core.owns(*index))
 }
 
 /// Carries Raft messages to the core that owns the receiving replica's disk.
@@ -229,16 +289,28 @@ struct GroupLink {
     core: RefCell<Option<Rc<Core>>>,
 }
 
+impl GroupLink {
+    /// A replica has found out that its disk was emptied.
+    fn note_join(&self, disk: DiskUuid) {
+        let Some(core) = self.core.borrow().clone() else { return };
+        if let Some(index) = core.map.disk_of(disk) {
+            core.emptied.borrow_mut().insert(index);
+        }
+    }
+}
+
 impl Transport for GroupLink {
     fn send(&self, message: GroupMessage) {
         let Some(core) = self.core.borrow().clone() else { return };
         let Some(disk) = core.map.disk_of(message.to) else { return };
-        let to = core.map.disk(disk).core;
-        if to == core.number {
+        let Some(to) = core.map.place_of(disk) else { return };
+        // Lossy: Raft sends again what got lost.
+        if to.node != core.map.own {
+            core.nodes.send(to, message);
+        } else if to.core == core.number {
             core.host.deliver(message);
         } else {
-            // Lossy: Raft sends again what got lost.
-            let _ = core.exchange.send(to, CoreMessage::Group(message));
+            let _ = core.exchange.send(to.core, CoreMessage::Group(message));
         }
     }
 }
@@ -269,11 +341,14 @@ fn follow_leaders(core: &Rc<Core>) {
         let Some(disk) = leader.and_then(|uuid| core.map.disk_of(uuid)) else { return };
         let leadership = Leadership { group, disk, term };
         let is_news = core.learn_leader(leadership);
-        if !is_news || core.map.disk(disk).core != core.number {
-            return;
+        let is_here = core.owns(disk);
+        // Of a leader on another node every replica's core may be the first to hear.
+        if is_news && (is_here || core.map.disk(disk).node != core.map.own) {
+            core.broadcast(|| CoreMessage::Leader(leadership));
         }
-        core.broadcast(|| CoreMessage::Leader(leadership));
-        core.env.spawn(first_duty(core.clone(), leadership));
+        if is_news && is_here {
+            core.env.spawn(first_duty(core.clone(), leadership));
+        }
     });
 }
 
@@ -283,7 +358,10 @@ async fn first_duty(core: Rc<Core>, leadership: Leadership) {
     while core.leads(leadership) {
         let done = match group {
             GroupId::ROOT => root::publish_current(&core).await,
-            group => partition::rescan_garbage(&core, group).await,
+            group => match partition::rescan_garbage(&core, group).await {
+                Ok(()) => partition::rescan_repairs(&core, group).await,
+                failed => failed,
+            },
         };
         match done {
             Ok(()) if group == GroupId::ROOT => return core.reopen_buckets().await,
@@ -297,9 +375,9 @@ async fn first_duty(core: Rc<Core>, leadership: Leadership) {
 /// When a disk is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Opening {
-    /// With the node: whatever was being written then is over.
+    /// With the only node: whatever was being written then is over.
     AtStart,
-    /// While the node runs.
+    /// While this node or others run.
     Again,
 }
 
@@ -323,24 +401,35 @@ async fn open_disk(core: &Rc<Core>, index: DiskIndex, index_cache: &BlockCache, 
     };
     let disk = opened.disk;
     core.disks.borrow_mut().insert(index, disk.clone());
+    core.emptied.borrow_mut().remove(&index);
+    let rebuild = disk.read_rebuild().await.unwrap_or_else(|error| {
+        tracing::error!(disk = %mapped.path.display(), %error, "whether the disk was emptied is not known");
+        Some(RebuildJson::default())
+    });
     let mut refused = Vec::new();
     for group in core.map.groups.values().filter(|group| group.voters.contains(&index)) {
+        let voters_live = match core.map.is_local(group) {
+            true => VotersLive::InThisProcess,
+            false => VotersLive::Elsewhere,
+        };
         let preference: Vec<DiskUuid> = group.voters.iter().map(|voter| core.map.disk(*voter).uuid).collect();
         let added = async {
             let store = disk.replica(group.group).await.map_err(|error| error.to_string())?;
-            core.host
-                .add_replica(&disk, store, &preference, VotersLive::InThisProcess)
-                .map_err(|error| error.to_string())
+            core.host.add_replica(&disk, store, &preference, voters_live).map_err(|error| error.to_string())
         };
         if let Err(error) = added.await {
             tracing::error!(disk = %mapped.path.display(), error, "a replica takes no part");
             refused.push(error);
         }
     }
-    match refused.is_empty() {
-        true => mapped.set_state(DiskState::InService, ""),
+    if !refused.is_empty() {
         // Its chunks may be whole, but what it knows of the metadata is not: it must not vote.
-        false => return core.only_read(index, &refused.join("; ")),
+        return core.only_read(index, &refused.join("; "));
+    }
+    let mut admitted = Box::pin(rebuild::admit(core.clone(), index, disk.clone(), rebuild));
+    // Of a disk that is as it was that is all.
+    if futures::poll!(&mut admitted).is_pending() {
+        core.env.spawn(admitted);
     }
     core.env.spawn(adopt_pending(core.clone(), index, disk, opening));
 }
@@ -349,9 +438,12 @@ async fn open_disk(core: &Rc<Core>, index: DiskIndex, index_cache: &BlockCache, 
 async fn adopt_pending(core: Rc<Core>, index: DiskIndex, disk: Disk, opening: Opening) {
     let mut pending = match opening {
         Opening::AtStart => disk.chunks().pending(),
-        // A write of this process may still be on its way to its manifest.
+        // A write of this process, or of another node, may still be on its way to its manifest.
         Opening::Again => Vec::new(),
     };
+    while core.map.disk(index).state() == DiskState::Starting {
+        core.env.sleep(ORPHAN_RETRY).await;
+    }
     while core.map.in_service(index) {
         let mut undecided = Vec::new();
         for found in pending {
@@ -401,7 +493,8 @@ async fn watch_disks(core: Rc<Core>, index_cache: BlockCache) {
             let mapped = core.map.disk(index);
             let disk = core.disks.borrow().get(&index).cloned();
             match (mapped.state(), disk) {
-                (DiskState::InService | DiskState::ReadOnly, Some(disk)) => {
+                (DiskState::Absent | DiskState::Fenced, Some(_)) => {}
+                (_, Some(disk)) => {
                     if let Err(error) = Disk::identify(&core.env, &mapped.path).await {
                         core.retire(index, DiskState::Absent, &error.to_string());
                         // What only a disk that is there could end must not keep the others from being looked after.
@@ -417,7 +510,10 @@ async fn watch_disks(core: Rc<Core>, index_cache: BlockCache) {
                 }
                 (DiskState::Absent, None) if looks.is_multiple_of(LOOKS_PER_RETURN) => {
                     let found = Disk::identify(&core.env, &mapped.path).await;
-                    if found.is_ok_and(|format| format.disk == mapped.uuid) {
+                    // Somebody may be formatting it right now.
+                    if found.is_ok_and(|format| format.disk == mapped.uuid)
+                        && Disk::is_complete(&core.env, &mapped.path).await
+                    {
                         tracing::info!(disk = %mapped.path.display(), "the disk is there again");
                         open_disk(&core, index, &index_cache, Opening::Again).await;
                     }
@@ -441,10 +537,13 @@ async fn watch_disks(core: Rc<Core>, index_cache: BlockCache) {
 async fn learn_root(core: Rc<Core>) {
     loop {
         core.env.sleep(ROOT_RETRY).await;
-        if core.root_is_known().is_ok() {
+        if core.root_version().is_some() {
             break;
         }
-        if !core.map.voters_in_service(GroupId::ROOT).are_majority()
+        // Nodes that nothing was heard of yet may make up a majority.
+        let is_awaiting = core.map.disks.iter().any(|disk| disk.state() == DiskState::Starting);
+        if !is_awaiting
+            && !core.map.voters_in_service(GroupId::ROOT).are_majority()
             && let Err(refusal) = root::publish_salvaged(&core).await
         {
             tracing::debug!(%refusal, "the buckets cannot be read yet");

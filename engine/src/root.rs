@@ -1,11 +1,11 @@
 //! The root group's state: buckets and users, as every core holds a copy of it.
 //!
 //! What must hold: the state is what the root group's index holds at `version` (the Raft index of the last change);
-//! a core never goes back to an older one; a change is answered only after every core of the node has the new copy,
-//! so that the next request sees it whichever core it reaches.
+//! a core never goes back to an older one; a change is answered only after every core of every node that answers has the
+//! new copy, so that the next request sees it wherever it goes. Other nodes ask for it as soon as they hear of it.
 
 use crate::core::Core;
-use crate::message::{Answer, Refusal, Removal, Reply, Request, RootOp};
+use crate::message::{Answer, Refusal, Removal, Reply, RootOp};
 use crate::object::api::{BucketInfo, ObjectError, User};
 use crate::rows;
 use buckets_index::WriteBatch;
@@ -57,7 +57,7 @@ pub(crate) async fn serve(core: &Rc<Core>, op: RootOp) -> Answer {
     };
     let position = core.propose(GroupId::ROOT, lead.term, batch).await?;
     let state = load(&lead.view, position.index).await.map_err(|e| core.index_refusal(GroupId::ROOT, &e))?;
-    publish(core, Arc::new(state)).await?;
+    core.publish_everywhere(Arc::new(state)).await?;
     Ok(reply)
 }
 
@@ -65,7 +65,7 @@ fn next_attempt(state: &RootState) -> u64 {
     state.version + 1
 }
 
-/// Reads the state and hands it to every core; what a new root leader does first.
+/// Reads the state and hands it to every core of this node; what a new root leader does first.
 pub(crate) async fn publish_current(core: &Rc<Core>) -> Result<(), Refusal> {
     publish_view(core, false).await
 }
@@ -81,14 +81,7 @@ async fn publish_view(core: &Rc<Core>, salvage: bool) -> Result<(), Refusal> {
     let view = core.read_view(GroupId::ROOT, salvage).await?;
     let applied = core.applied(GroupId::ROOT);
     let state = load(&view, applied).await.map_err(|e| core.index_refusal(GroupId::ROOT, &e))?;
-    publish(core, Arc::new(state)).await
-}
-
-async fn publish(core: &Rc<Core>, state: Arc<RootState>) -> Result<(), Refusal> {
-    for other in 0..core.cores() {
-        core.ask(other, Request::PublishRoot(state.clone())).await?;
-    }
-    Ok(())
+    core.publish_here(&Arc::new(state)).await
 }
 
 /// The batch that an operation comes to, or why it cannot be.

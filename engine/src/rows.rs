@@ -9,6 +9,7 @@
 //! 'u' bucket(16) escaped(key) upload(16)   -> UploadRecord        uploads in progress
 //! 'p' bucket(16) upload(16) number(2, BE)  -> PartRecord          their parts
 //! 'g' object(16)                           -> GarbageRecord       chunks to free
+//! 'r' object(16)                           -> RepairRecord        chunks to write again
 //! 's' bucket(16)                           -> attempt             sealed: the bucket is being removed
 //! 'B' name                                 -> bucket record       root group
 //! 'U' access key                           -> user record         root group
@@ -58,8 +59,32 @@ pub fn parse_part(row: &[u8]) -> Option<u16> {
 
 /// Chunks to free.
 pub fn garbage(object: ObjectId) -> Bytes {
+    of_part(b'g', object)
+}
+
+/// Chunks to write again.
+pub fn repair(object: ObjectId) -> Bytes {
+    of_part(b'r', object)
+}
+
+/// Where the rows of chunks to write again begin.
+pub fn repairs() -> Bytes {
+    Bytes::from_static(b"r")
+}
+
+/// Behind all of them.
+pub fn repairs_end() -> Bytes {
+    Bytes::from_static(b"s")
+}
+
+/// The part of such a row.
+pub fn parse_repair(row: &[u8]) -> Option<ObjectId> {
+    row.get(1..).and_then(|id| id.try_into().ok()).map(ObjectId::from_bytes)
+}
+
+fn of_part(kind: u8, object: ObjectId) -> Bytes {
     let mut out = BytesMut::with_capacity(17);
-    out.put_u8(b'g');
+    out.put_u8(kind);
     out.put_slice(object.as_bytes());
     out.freeze()
 }

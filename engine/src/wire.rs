@@ -4,7 +4,7 @@
 //! - Every head begins with its format version and what it is; a variant that this build does not know has a name of its own
 //!   ([`BadWire::Unknown`]), so that its asker can be told.
 //! - Decoding takes any bytes: it never panics, and allocates in proportion to what is there.
-//! - Blocks of chunks travel as payload, as they lie in memory; everything else is in the head. Records of the index travel in
+//! - Bodies travel as payload: blocks of chunks as they lie in memory, small ones copied; everything else is in the head. Records of the index travel in
 //!   their own formats ([`crate::manifest`]).
 //! - What a newer build adds goes into new variants, or into a new format version of a head, never into these.
 //!
@@ -12,17 +12,16 @@
 //! (u32), a list with its count (u32), an optional value with 0 or 1.
 
 mod answer;
+mod facts;
 mod fields;
 mod request;
 #[cfg(test)]
 mod tests;
 
-use crate::core::Leadership;
 use crate::manifest::BadRecord;
 use crate::message::{Answer, Request};
-use buckets_meta::GroupMessage;
+use buckets_meta::{GroupMessage, encode_list};
 use buckets_peer::Message;
-use buckets_ring::id::GroupId;
 use bytes::{BufMut, BytesMut};
 use fields::{Blocks, Fields};
 
@@ -39,10 +38,8 @@ mod kind {
 /// A message that wants no answer.
 #[derive(Debug)]
 pub enum Notice {
-    /// Between Raft replicas.
-    Group(GroupMessage),
-    /// Who leads a group now.
-    Leader(Leadership),
+    /// Between Raft replicas: what one core has for those of another at one moment, in order.
+    Groups(Vec<GroupMessage>),
 }
 
 /// Why bytes are no message of this kind.
@@ -105,34 +102,17 @@ pub fn decode_answer(message: Message) -> Result<Answer, BadWire> {
 
 /// A notice for another node.
 pub fn encode_notice(notice: &Notice) -> Message {
+    let Notice::Groups(messages) = notice;
     let mut head = begin(kind::NOTICE);
-    match notice {
-        Notice::Group(message) => {
-            head.put_u8(1);
-            head.put_slice(&message.encode());
-        }
-        Notice::Leader(Leadership { group, disk, term }) => {
-            head.put_u8(2);
-            head.put_u32_le(group.0);
-            head.put_u16_le(*disk);
-            head.put_u64_le(*term);
-        }
-    }
+    head.put_u8(1);
+    encode_list(messages, &mut head);
     Message::new(head.freeze())
 }
 
 /// A notice of another node.
 pub fn decode_notice(message: Message) -> Result<Notice, BadWire> {
     decode(message, kind::NOTICE, |fields, _| match fields.u8()? {
-        1 => {
-            let message = GroupMessage::decode(fields.rest());
-            message.map(Notice::Group).map_err(|_| BadWire::Range("a message of a group"))
-        }
-        2 => Ok(Notice::Leader(Leadership {
-            group: GroupId(fields.u32()?),
-            disk: fields.u16()?,
-            term: fields.u64()?,
-        })),
+        1 => Ok(Notice::Groups(fields.messages()?)),
         number => Err(BadWire::Unknown { what: "notice", number }),
     })
 }

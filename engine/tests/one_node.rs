@@ -453,7 +453,7 @@ fn what_is_remembered_of_a_key_is_never_older_than_its_last_write() {
                 }
             };
             futures::join!(writer, reader(0), reader(1), reader(2));
-            store.status().await.unwrap().counters
+            store.status().await.unwrap().own.counters
         });
         let counted = counted.unwrap();
         let (hits, misses) = (counted.location_hits, counted.location_misses);

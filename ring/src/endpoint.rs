@@ -110,6 +110,14 @@ impl Endpoint {
         self.node.as_ref()
     }
 
+    /// The same disk, where its node is connected to in another way. A plain path stays one.
+    pub fn with_scheme(mut self, scheme: Scheme) -> Endpoint {
+        if let Some(node) = &mut self.node {
+            node.scheme = scheme;
+        }
+        self
+    }
+
     /// The directory on its node, normal.
     pub fn path(&self) -> &str {
         &self.path
@@ -152,11 +160,7 @@ impl FromStr for Endpoint {
         let Some((scheme, rest)) = text.split_once("://") else {
             return Ok(Endpoint { node: None, path: normal_path(text, text)? });
         };
-        let scheme = match scheme.to_ascii_lowercase().as_str() {
-            "http" => Scheme::Http,
-            "https" => Scheme::Https,
-            _ => return Err(EndpointError::Scheme(text.to_owned())),
-        };
+        let scheme = scheme_of(scheme, text)?;
         if rest.contains(['@', '?', '#']) {
             return Err(EndpointError::Extra(text.to_owned()));
         }
@@ -166,6 +170,34 @@ impl FromStr for Endpoint {
         };
         let (host, port) = host_and_port(authority, text)?;
         Ok(Endpoint { node: Some(NodeAddress { scheme, host, port }), path: normal_path(path, text)? })
+    }
+}
+
+impl FromStr for NodeAddress {
+    type Err = EndpointError;
+
+    /// `host:port`, or a URL without a path. Errors: as for an endpoint.
+    fn from_str(text: &str) -> Result<NodeAddress, EndpointError> {
+        if text.is_empty() {
+            return Err(EndpointError::Empty);
+        }
+        if text.len() > ENDPOINT_BYTES_MAX {
+            return Err(EndpointError::TooLong(text.len()));
+        }
+        let (scheme, authority) = match text.split_once("://") {
+            Some((scheme, rest)) => (scheme_of(scheme, text)?, rest.strip_suffix('/').unwrap_or(rest)),
+            None => (Scheme::Http, text),
+        };
+        let (host, port) = host_and_port(authority, text)?;
+        Ok(NodeAddress { scheme, host, port })
+    }
+}
+
+fn scheme_of(scheme: &str, text: &str) -> Result<Scheme, EndpointError> {
+    match scheme.to_ascii_lowercase().as_str() {
+        "http" => Ok(Scheme::Http),
+        "https" => Ok(Scheme::Https),
+        _ => Err(EndpointError::Scheme(text.to_owned())),
     }
 }
 
@@ -366,6 +398,22 @@ mod tests {
             let one: Endpoint = one.parse().unwrap();
             assert_eq!(one.to_string(), other);
             assert_eq!(one, other.parse().unwrap());
+        }
+    }
+
+    #[test]
+    fn a_node_is_named_with_and_without_its_scheme() {
+        let node: NodeAddress = "Node1:9100".parse().unwrap();
+        assert_eq!(node.to_string(), "http://node1:9100");
+        for text in ["http://node1:9100", "http://node1:9100/", "HTTP://NODE1:9100"] {
+            assert_eq!(text.parse(), Ok(node.clone()), "{text}");
+        }
+        let endpoint: Endpoint = "https://[fd00::1]:9100/d".parse().unwrap();
+        assert_eq!("https://[FD00::1]:9100".parse().as_ref(), Ok(endpoint.node().unwrap()));
+        for text in
+            ["", "node1", "node1:0", "http://node1:9100/d", "node1:9100/", "fd00::1:9100", "ftp://a:1"]
+        {
+            assert!(text.parse::<NodeAddress>().is_err(), "{text}");
         }
     }
 

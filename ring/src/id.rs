@@ -1,5 +1,6 @@
 //! Identifiers shared by every room. All are fixed-size and ordered by their bytes.
 
+use crate::endpoint::Endpoint;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use uuid::Uuid;
@@ -46,6 +47,15 @@ uuid_id!(
     /// One formatted disk; a replaced disk gets a new one.
     DiskUuid
 );
+
+impl DiskUuid {
+    /// The first disk at a place of a deployment of several nodes, so that each node knows the ids of all disks without
+    /// asking: RFC 9562 version 5, name space the deployment, name the endpoint as it is printed.
+    pub fn of_endpoint(deployment: DeploymentId, endpoint: &Endpoint) -> DiskUuid {
+        DiskUuid(Uuid::new_v5(&deployment.0, endpoint.to_string().as_bytes()))
+    }
+}
+
 uuid_id!(
     /// One object version's data, or one multipart part's data: what its chunks are stored under.
     ObjectId
@@ -81,5 +91,38 @@ impl fmt::Debug for GroupId {
 impl fmt::Display for GroupId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn the_first_disk_of_a_place_keeps_its_known_id() {
+        let deployment = DeploymentId::from_bytes([0xd0; 16]);
+        let endpoint = "http://node1:9100/mnt/disk1".parse().unwrap();
+        let disk = DiskUuid::of_endpoint(deployment, &endpoint);
+        assert_eq!(disk.to_string(), "381f6ae1-344d-5652-97c3-9c084dd2b74e");
+        assert_eq!(disk.0.get_version_num(), 5);
+    }
+
+    proptest! {
+        #[test]
+        fn an_id_is_of_one_place_of_one_deployment(
+            deployments in any::<[[u8; 16]; 2]>(),
+            hosts in any::<[u8; 2]>(),
+            disks in any::<[u8; 2]>(),
+        ) {
+            let id = |i: usize| {
+                let deployment = DeploymentId::from_bytes(deployments[i]);
+                let place = format!("http://node{}:9100/mnt/disk{}", hosts[i], disks[i]);
+                let id = DiskUuid::of_endpoint(deployment, &place.parse().unwrap());
+                ((deployment, place), id)
+            };
+            let ((one, first), (other, second)) = (id(0), id(1));
+            prop_assert_eq!(one == other, first == second);
+        }
     }
 }

@@ -12,6 +12,7 @@ pub mod hash_ring;
 pub mod id;
 pub mod key;
 pub mod placement;
+pub mod rebuild;
 mod sealed_json;
 pub mod topology;
 

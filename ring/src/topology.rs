@@ -63,7 +63,7 @@ pub struct TopologyDisk {
     pub uuid: DiskUuid,
     /// Where it is.
     pub endpoint: Endpoint,
-    /// Size of its file system when it was added, in bytes.
+    /// Size of its file system when it was added, in bytes; 0 where it is not known.
     pub capacity_bytes: u64,
 }
 
@@ -80,6 +80,13 @@ pub struct TopologySet {
     pub partitions: u16,
     /// Its disks in slot order: slot s of an object's rotation is `disks[s]`.
     pub disks: Vec<TopologyDisk>,
+}
+
+impl TopologySet {
+    /// A new set, with as many partitions as disks: each disk leads one.
+    pub fn new(pool: u16, coding: Coding, disks: Vec<TopologyDisk>) -> TopologySet {
+        TopologySet { pool, state: SetState::Active, coding, partitions: coding.n().into(), disks }
+    }
 }
 
 /// Why a `topology.json`, or a change of it, was not accepted.

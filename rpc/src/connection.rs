@@ -18,6 +18,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
 use std::time::Duration;
 
+/// Heads from this length on are written from where they lie; shorter ones are copied behind their headers.
+const LONG_HEAD_BYTES: usize = 1024;
+/// A batch keeps memory for so many headers and short heads.
+const HEADS_KEPT_BYTES: usize = 4 << 10;
+
 /// What a waiting frame is charged beside its bytes.
 const FRAME_COST_BYTES: usize = 192;
 
@@ -211,6 +216,7 @@ fn cost_bytes<P: AsRef<[u8]>>(message: &Message<P>) -> usize {
 
 /// Frames on their way out together: one vectored write.
 pub struct Batch<P> {
+    /// Headers and short heads.
     heads: BytesMut,
     parts: Vec<Part<P>>,
     bytes: usize,
@@ -218,6 +224,7 @@ pub struct Batch<P> {
 
 enum Part<P> {
     Heads(Range<usize>),
+    LongHead(Bytes),
     Piece(P),
 }
 
@@ -242,6 +249,7 @@ impl<P: AsRef<[u8]>> Batch<P> {
     pub fn slices(&self) -> Vec<&[u8]> {
         let slices = self.parts.iter().map(|part| match part {
             Part::Heads(range) => &self.heads[range.clone()],
+            Part::LongHead(head) => head,
             Part::Piece(piece) => piece.as_ref(),
         });
         slices.collect()
@@ -249,19 +257,29 @@ impl<P: AsRef<[u8]>> Batch<P> {
 
     /// Lets go of what was written.
     pub fn clear(&mut self) {
-        self.heads.clear();
+        match self.heads.capacity() {
+            0..=HEADS_KEPT_BYTES => self.heads.clear(),
+            _ => self.heads = BytesMut::new(),
+        }
         self.parts.clear();
         self.bytes = 0;
     }
 
     fn add(&mut self, sealer: &mut Sealer, header: FrameHeader, message: Message<P>) {
+        self.bytes += HEADER_BYTES + message.bytes();
         let start = self.heads.len();
         frame::seal(sealer, header, &message.head, &message.payload, &mut self.heads);
+        let is_long = message.head.len() >= LONG_HEAD_BYTES;
+        if !is_long {
+            self.heads.extend_from_slice(&message.head);
+        }
         let end = self.heads.len();
-        self.bytes += end - start + message.payload_bytes();
         match self.parts.last_mut() {
             Some(Part::Heads(range)) => range.end = end,
             _ => self.parts.push(Part::Heads(start..end)),
+        }
+        if is_long {
+            self.parts.push(Part::LongHead(message.head));
         }
         let pieces = message.payload.into_iter().filter(|piece| !piece.as_ref().is_empty());
         self.parts.extend(pieces.map(Part::Piece));

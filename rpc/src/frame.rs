@@ -170,7 +170,8 @@ pub(crate) fn check_lengths<P: AsRef<[u8]>>(head: &[u8], pieces: &[P]) -> Result
     }
 }
 
-/// Appends header and head of the connection's next frame to `out`; the pieces of the payload follow on the wire as they are.
+/// Appends the header of the connection's next frame to `out`; the head and the pieces of the payload follow on the wire as
+/// they are.
 pub fn seal<P: AsRef<[u8]>>(
     sealer: &mut Sealer,
     header: FrameHeader,
@@ -180,7 +181,6 @@ pub fn seal<P: AsRef<[u8]>>(
 ) {
     let shape = PayloadShape::of(pieces);
     assert!(head.len() <= HEAD_BYTES_MAX && shape.bytes <= PAYLOAD_BYTES_MAX, "checked when it was queued");
-    out.reserve(HEADER_BYTES + head.len());
     let start = out.len();
     out.put_slice(&MAGIC);
     out.put_u8(header.kind as u8);
@@ -196,7 +196,6 @@ pub fn seal<P: AsRef<[u8]>>(
     out.put_slice(&payload_tag);
     let tag = sealer.head_tag(&out[start..], head);
     out.put_slice(&tag);
-    out.put_slice(head);
 }
 
 /// Takes the head of the next frame off the front of `input`, if all of it is there.
@@ -276,6 +275,7 @@ mod tests {
     fn wire(sealer: &mut Sealer, head: &[u8], pieces: &[&[u8]]) -> Vec<u8> {
         let mut out = BytesMut::new();
         seal(sealer, HEADER, head, pieces, &mut out);
+        out.put_slice(head);
         pieces.iter().for_each(|piece| out.put_slice(piece));
         out.to_vec()
     }

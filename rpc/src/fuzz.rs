@@ -114,6 +114,7 @@ pub fn frame_seeds() -> Vec<Vec<u8>> {
         let header = FrameHeader { kind, request_id: number as u64, deadline_ms: 9 };
         let mut out = BytesMut::new();
         seal(&mut here.sealer, header, b"head", pieces, &mut out);
+        out.extend_from_slice(b"head");
         pieces.iter().for_each(|piece| out.extend_from_slice(piece));
         all.extend_from_slice(&out);
         seeds.push(out.to_vec());

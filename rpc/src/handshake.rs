@@ -145,10 +145,21 @@ pub enum HandshakeError {
     /// The connection ended amid it.
     #[error("the connection ended amid the handshake")]
     Ended,
+    /// One of the two nodes encrypts and the other does not.
+    #[error(
+        "one of the two nodes speaks TLS and the other does not: all nodes need the same cluster file, with https or with http"
+    )]
+    TlsMismatch,
+    /// A certificate was not accepted, by whichever side.
+    #[error("a certificate was not accepted")]
+    Certificate,
+    /// TLS failed for another reason.
+    #[error("TLS failed")]
+    Tls,
 }
 
 /// All kinds of errors, for counting: their names, and numbers in refusals.
-const ERRORS: [(HandshakeError, &str); 13] = [
+const ERRORS: [(HandshakeError, &str); 16] = [
     (HandshakeError::Garbage, "garbage"),
     (HandshakeError::Oversized(0), "oversized"),
     (HandshakeError::Damaged, "damaged"),
@@ -162,6 +173,9 @@ const ERRORS: [(HandshakeError, &str); 13] = [
     (HandshakeError::Busy, "busy"),
     (HandshakeError::Late, "late"),
     (HandshakeError::Ended, "ended"),
+    (HandshakeError::TlsMismatch, "tls_mismatch"),
+    (HandshakeError::Certificate, "certificate"),
+    (HandshakeError::Tls, "tls"),
 ];
 
 impl HandshakeError {
@@ -258,6 +272,11 @@ impl HandshakeFrame {
                 (HANDSHAKE_HEADER_BYTES + body_bytes).min(HANDSHAKE_BYTES_MAX)
             }
         }
+    }
+
+    /// True where what a peer said first is the beginning of a frame.
+    pub fn begins(input: &[u8]) -> bool {
+        input.starts_with(&MAGIC)
     }
 
     /// True where the peer says why it refuses.

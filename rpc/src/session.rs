@@ -52,6 +52,15 @@ impl Secret {
     }
 }
 
+impl PartialEq for Secret {
+    /// In the same time wherever they differ; lengths are not secret.
+    fn eq(&self, other: &Secret) -> bool {
+        self.0.ct_eq(&other.0).into()
+    }
+}
+
+impl Eq for Secret {}
+
 impl std::fmt::Debug for Secret {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Secret")
@@ -223,6 +232,15 @@ impl PayloadHash {
 mod tests {
     use super::*;
     use xxhash_rust::xxh3::xxh3_128_with_secret;
+
+    #[test]
+    fn secrets_are_compared_but_not_shown() {
+        let secret = |last: u8| Secret::new(&[[0; SECRET_BYTES_MIN].as_slice(), &[last]].concat()).unwrap();
+        assert_eq!(secret(1), secret(1));
+        assert_ne!(secret(1), secret(2));
+        assert_ne!(secret(0), Secret::new(&[0; SECRET_BYTES_MIN]).unwrap());
+        assert_eq!(format!("{:?}", secret(1)), "Secret");
+    }
 
     #[test]
     #[ignore = "a measurement"]

@@ -101,6 +101,9 @@ pub trait NodeReport {
     fn ready(&self) -> Result<(), String>;
     /// The state of the node, its sets and its disks, as JSON.
     fn info(&self) -> LocalBoxFuture<'_, serde_json::Value>;
+    /// Makes the node of this name lead nothing, so that it can be stopped; or (false) lead again what it should. Errors:
+    /// `Conflict` where there is no such node.
+    fn drain<'a>(&'a self, node: &'a str, draining: bool) -> LocalBoxFuture<'a, Result<(), ObjectError>>;
     /// The engine's metrics in Prometheus' text format, each line ended.
     fn metrics(&self) -> LocalBoxFuture<'_, String>;
 }

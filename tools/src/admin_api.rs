@@ -7,6 +7,8 @@
 //! GET    /buckets/admin/v1/users                    -> UserList
 //! POST   /buckets/admin/v1/users      NewUser       -> CreatedUser
 //! DELETE /buckets/admin/v1/users?accessKey=KEY      -> 204
+//! POST   /buckets/admin/v1/nodes/drain?node=NAME    -> 204
+//! DELETE /buckets/admin/v1/nodes/drain?node=NAME    -> 204
 //! anything that fails                               -> AdminError with a 4xx or 5xx status
 //! ```
 //!
@@ -16,6 +18,7 @@ use crate::verdict::Verdict;
 use buckets_ring::id::{DeploymentId, DiskUuid};
 use buckets_ring::{Coding, SetState};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// Path of [`ServerInfo`].
 pub const INFO_PATH: &str = "/buckets/admin/v1/info";
@@ -23,6 +26,10 @@ pub const INFO_PATH: &str = "/buckets/admin/v1/info";
 pub const USERS_PATH: &str = "/buckets/admin/v1/users";
 /// Query parameter of DELETE on [`USERS_PATH`].
 pub const ACCESS_KEY_PARAMETER: &str = "accessKey";
+/// Path of draining: POST begins it, DELETE ends it.
+pub const DRAIN_PATH: &str = "/buckets/admin/v1/nodes/drain";
+/// Query parameter of both: [`NodeInfo::name`].
+pub const NODE_PARAMETER: &str = "node";
 
 /// The state of a deployment, as one node sees it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -38,10 +45,106 @@ pub struct ServerInfo {
     pub uptime_seconds: u64,
     /// How safe the data is, all sets together.
     pub verdict: Verdict,
+    /// The nodes, as the one that answers sees them; none where the deployment has local disks only.
+    #[serde(default)]
+    pub nodes: Vec<NodeInfo>,
     /// The sets that are not removed.
     pub sets: Vec<SetInfo>,
-    /// Damage found since the node started.
+    /// Damage found since the nodes started that told.
     pub damage: DamageInfo,
+    /// Chunks that are written again; `null` where unknown.
+    #[serde(default)]
+    pub repairs: Option<RepairInfo>,
+}
+
+/// Whether a node is heard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NodeCondition {
+    /// It answers.
+    Up,
+    /// It answers, and shall lead nothing, so that it can be stopped.
+    Draining,
+    /// Nothing was heard of it since the node that answers started.
+    Awaited,
+    /// It does not answer any more.
+    Unreachable,
+    /// Not known to this program.
+    #[serde(other)]
+    Unknown,
+}
+
+impl std::fmt::Display for NodeCondition {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            NodeCondition::Up => "up",
+            NodeCondition::Draining => "draining",
+            NodeCondition::Awaited => "awaited",
+            NodeCondition::Unreachable => "unreachable",
+            NodeCondition::Unknown => "unknown",
+        })
+    }
+}
+
+/// One node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeInfo {
+    /// Host and port, as the cluster file has them.
+    pub name: String,
+    /// Whether it is the one that answers.
+    pub own: bool,
+    /// Whether it is heard.
+    pub condition: NodeCondition,
+    /// It answers much later than it has.
+    pub slow: bool,
+    /// How many partitions it leads, the root group among them; `null` where it does not tell.
+    #[serde(default)]
+    pub leads: Option<u64>,
+    /// How many cores it has, once it has told.
+    pub cores: Option<u16>,
+    /// Its disks in service.
+    pub disks_in_service: u32,
+    /// All its disks.
+    pub disks_total: u32,
+    /// The smoothed round trip to it, in microseconds.
+    pub round_trip_micros: Option<u64>,
+    /// Connections to it since the node that answers started; `null` to itself.
+    pub connections: Option<ConnectionsInfo>,
+    /// Connections of others that it refused since it started, by what was wrong; kinds that never occurred are left out.
+    pub refused: Option<BTreeMap<String, u64>>,
+    /// Of the partitions that it leads.
+    pub repairs: Option<RepairInfo>,
+}
+
+/// Connections from one node to another, all cores together.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ConnectionsInfo {
+    /// Made.
+    pub made: u64,
+    /// Lost.
+    pub lost: u64,
+    /// Attempts at which nobody answered.
+    pub unreachable: u64,
+    /// Attempts that were refused, by what was wrong; kinds that never occurred are left out.
+    pub refused: BTreeMap<String, u64>,
+}
+
+/// Chunks that are written again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RepairInfo {
+    /// Parts that are known to wait for it.
+    pub parts_to_repair: u64,
+    /// Chunks written again since the nodes started.
+    pub chunks_repaired: u64,
+    /// Bytes of them.
+    pub bytes_repaired: u64,
+    /// Log entries that disks have to catch up with; what is on its way to well disks at any moment is not counted.
+    pub entries_behind: u64,
+    /// Nodes that did not tell theirs.
+    pub nodes_unknown: u32,
 }
 
 /// One erasure set.
@@ -76,6 +179,8 @@ pub enum DiskCondition {
     Fenced,
     /// Its metadata is damaged: its chunks are read, nothing is written to it until it is replaced.
     Damaged,
+    /// It was emptied, and its chunks are being written again: takes part, and counts as lost until that is done.
+    Rebuilding,
     /// Not found, not readable, or not formatted.
     Missing,
     /// Found, but not believed (damaged identity or metadata, foreign, swapped).
@@ -91,6 +196,7 @@ impl std::fmt::Display for DiskCondition {
             DiskCondition::Ok => "ok",
             DiskCondition::Fenced => "fenced",
             DiskCondition::Damaged => "damaged",
+            DiskCondition::Rebuilding => "rebuilding",
             DiskCondition::Missing => "missing",
             DiskCondition::Refused => "refused",
             DiskCondition::Unknown => "unknown",
@@ -106,10 +212,19 @@ pub struct DiskInfo {
     pub slot: u8,
     /// The disk.
     pub uuid: DiskUuid,
-    /// Where it is.
+    /// Where it is: its directory, behind the name of its node where there are several.
     pub endpoint: String,
+    /// Its node's name; `null` where the deployment has local disks only.
+    #[serde(default)]
+    pub node: Option<String>,
+    /// Its directory.
+    #[serde(default)]
+    pub path: String,
     /// What it does.
     pub condition: DiskCondition,
+    /// It takes long beside the others.
+    #[serde(default)]
+    pub slow: bool,
     /// A sentence where it is not ok: what happened and what to do.
     pub reason: Option<String>,
     /// Size of its file system, in bytes.
@@ -118,6 +233,9 @@ pub struct DiskInfo {
     pub free_bytes: Option<u64>,
     /// Damaged blocks and records found on it since the node started.
     pub corruptions: Option<u64>,
+    /// Log entries that it has to catch up with.
+    #[serde(default)]
+    pub entries_behind: u64,
 }
 
 /// Damage found since the node started, all disks together.
@@ -190,6 +308,8 @@ mod tests {
     fn conditions_of_later_servers_are_unknown_not_an_error() {
         assert_eq!(serde_json::from_str::<DiskCondition>("\"healing\"").unwrap(), DiskCondition::Unknown);
         assert_eq!(serde_json::to_string(&DiskCondition::Fenced).unwrap(), "\"fenced\"");
+        assert_eq!(serde_json::from_str::<NodeCondition>("\"leaving\"").unwrap(), NodeCondition::Unknown);
+        assert_eq!(serde_json::to_string(&NodeCondition::Up).unwrap(), "\"up\"");
     }
 
     #[test]

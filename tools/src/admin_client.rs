@@ -3,7 +3,8 @@
 //! What must hold: an answer that was cut off is an error; every step has a deadline; the secret never leaves.
 
 use crate::admin_api::{
-    ACCESS_KEY_PARAMETER, AdminError, CreatedUser, INFO_PATH, NewUser, ServerInfo, USERS_PATH, UserList,
+    ACCESS_KEY_PARAMETER, AdminError, CreatedUser, DRAIN_PATH, INFO_PATH, NODE_PARAMETER, NewUser,
+    ServerInfo, USERS_PATH, UserList,
 };
 use crate::credentials::Credentials;
 use crate::sigv4;
@@ -115,6 +116,16 @@ impl AdminClient {
         self.send("DELETE", USERS_PATH, &[(ACCESS_KEY_PARAMETER, access_key)], b"").map(|_| ())
     }
 
+    /// Makes a node hand over what it leads, and lead nothing until [`AdminClient::undrain`] or its next start.
+    pub fn drain(&self, node: &str) -> Result<(), AdminClientError> {
+        self.send("POST", DRAIN_PATH, &[(NODE_PARAMETER, node)], b"").map(|_| ())
+    }
+
+    /// Lets it lead again what it should.
+    pub fn undrain(&self, node: &str) -> Result<(), AdminClientError> {
+        self.send("DELETE", DRAIN_PATH, &[(NODE_PARAMETER, node)], b"").map(|_| ())
+    }
+
     fn parse<T: DeserializeOwned>(&self, body: &[u8]) -> Result<T, AdminClientError> {
         serde_json::from_slice(body).map_err(|error| self.answer(error.to_string()))
     }
@@ -123,8 +134,9 @@ impl AdminClient {
         AdminClientError::Answer { authority: self.authority.clone(), what }
     }
 
-    /// Sends a signed request and returns the body of a 2xx answer.
-    fn send(
+    /// Sends a signed request, of the S3 interface as well, and returns the body of a 2xx answer. `path` has characters only
+    /// that need no escape.
+    pub fn send(
         &self,
         method: &str,
         path: &str,
@@ -180,7 +192,7 @@ impl AdminClient {
 }
 
 /// Status and body of a complete answer.
-fn read_answer(raw: &[u8]) -> Result<(u16, Vec<u8>), String> {
+pub(crate) fn read_answer(raw: &[u8]) -> Result<(u16, Vec<u8>), String> {
     let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
     let mut response = httparse::Response::new(&mut headers);
     let head_len = match response.parse(raw) {

@@ -3,11 +3,14 @@
 //! What must hold: an unknown name or a value that cannot work is an error with the file and the name in it, never ignored;
 //! a [`NodeConfig`] is complete and checked.
 
+use crate::cluster::{ClusterError, ClusterFile};
 use crate::credentials::{self, CREDENTIALS_FILE, CredentialsSection};
 use crate::size::ByteSize;
+use crate::tls::{TlsFiles, TlsSection};
+use crate::toml_file::{self, TomlFileError};
 use buckets_engine::map::{INLINE_BYTES_DEFAULT, INLINE_BYTES_MAX};
 use buckets_ring::Endpoint;
-use buckets_ring::endpoint::{self, EndpointError};
+use buckets_ring::endpoint::{self, EndpointError, NodeAddress};
 use serde::Deserialize;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
@@ -19,8 +22,6 @@ pub const REGION_DEFAULT: &str = "us-east-1";
 const CACHE_BYTES_DEFAULT: u64 = 256 << 20;
 /// Most cores of one node.
 const CORES_MAX: usize = 1024;
-/// Longest configuration file, in bytes.
-const FILE_BYTES_MAX: u64 = 1 << 20;
 /// Directories that `--dev` makes.
 const DEV_DISKS: &str = "disk{1...4}";
 
@@ -31,11 +32,29 @@ pub struct NodeArgs {
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Try it out: make and format four disks with 2+2 below DIR if they are not there, and listen on 127.0.0.1
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["config", "disks"])]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["config", "disks", "cluster", "node", "gateway"])]
     pub dev: Option<PathBuf>,
     /// Directories of the formatted disks, patterns allowed: '/mnt/disk{1...4}'; may be repeated
     #[arg(long, value_name = "PATTERN", value_delimiter = ',')]
     pub disks: Vec<String>,
+    /// The cluster file of a deployment of several nodes (see `bucketsctl topology new`); it names this node's disks
+    #[arg(long, value_name = "FILE", conflicts_with = "disks")]
+    pub cluster: Option<PathBuf>,
+    /// Which node of the cluster file this is [default: the one whose host is an address of this machine]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub node: Option<String>,
+    /// Serve S3 for the nodes of the cluster file without disks of its own
+    #[arg(long, conflicts_with_all = ["disks", "node"])]
+    pub gateway: bool,
+    /// PEM of the CA that signed the certificates of all nodes, where the cluster file says https
+    #[arg(long, value_name = "FILE")]
+    pub tls_ca: Option<PathBuf>,
+    /// PEM of this node's certificate
+    #[arg(long, value_name = "FILE")]
+    pub tls_certificate: Option<PathBuf>,
+    /// PEM of the certificate's private key
+    #[arg(long, value_name = "FILE")]
+    pub tls_key: Option<PathBuf>,
     /// Address and port for S3 clients [default: 0.0.0.0:9000]
     #[arg(long, value_name = "HOST:PORT")]
     pub listen: Option<String>,
@@ -80,6 +99,12 @@ pub struct ConfigFile {
     pub cores: Option<usize>,
     /// Directories of the disks, patterns allowed.
     pub disks: Vec<String>,
+    /// The cluster file, instead of `disks`.
+    pub cluster: Option<PathBuf>,
+    /// Which node of the cluster file this is.
+    pub node: Option<String>,
+    /// No node of the cluster file: no disks, but S3 for clients.
+    pub gateway: bool,
     /// Memory for the caches of all cores together.
     pub cache_bytes: Option<ByteSize>,
     /// Region that signatures must name.
@@ -88,6 +113,8 @@ pub struct ConfigFile {
     pub log: LogSection,
     /// `[credentials]`
     pub credentials: CredentialsSection,
+    /// `[tls]`
+    pub tls: TlsSection,
     /// `[limits]`
     pub limits: LimitsSection,
 }
@@ -125,8 +152,13 @@ pub struct NodeConfig {
     pub listen: SocketAddr,
     /// Cores to run on; `None`: all this process may use.
     pub cores: Option<usize>,
-    /// The disks: absolute, normal paths.
+    /// This node's disks: absolute, normal paths, or with a cluster file their URLs there, whose paths are the
+    /// directories.
     pub disks: Vec<Endpoint>,
+    /// The deployment of several nodes that this one belongs to.
+    pub cluster: Option<NodeCluster>,
+    /// What encrypts between nodes; there where the cluster file says https, and only there.
+    pub tls: Option<TlsFiles>,
     /// Memory for the caches of all cores together.
     pub cache_bytes: u64,
     /// Region that signatures must name.
@@ -147,6 +179,28 @@ pub struct NodeConfig {
     pub disk_faults: Option<PathBuf>,
     /// Make and format the disks if they are not there.
     pub dev: bool,
+}
+
+/// The part of one process in a deployment of several nodes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeCluster {
+    /// The deployment.
+    pub file: ClusterFile,
+    /// Which of its nodes this is; `None` for a gateway.
+    pub node: Option<NodeAddress>,
+}
+
+/// Where a node's disks come from, as written.
+#[derive(Clone, Debug, Default)]
+pub struct DiskSettings {
+    /// Directories, patterns allowed.
+    pub disks: Vec<String>,
+    /// The cluster file.
+    pub cluster: Option<PathBuf>,
+    /// Which of its nodes this is.
+    pub node: Option<String>,
+    /// None of them.
+    pub gateway: bool,
 }
 
 /// Why there is no usable configuration.
@@ -177,8 +231,44 @@ pub enum ConfigError {
     #[error("disks: {0}")]
     Disks(#[from] EndpointError),
     /// Not a local directory.
-    #[error("disks: `{0}` is a URL; a node is given its own directories, for example /mnt/disk1")]
+    #[error(
+        "disks: `{0}` is a URL; name this node's own directories, for example /mnt/disk1, or all nodes' disks in a cluster file"
+    )]
     RemoteDisk(String),
+    /// The cluster file, or this node in it.
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
+    /// Disks named twice.
+    #[error("disks: the cluster file names this node's disks; leave out either `disks` or `cluster`")]
+    DisksBesideCluster,
+    /// A setting that means something only with a cluster file.
+    #[error("{0}: it needs a cluster file; name it with --cluster FILE, or leave `{0}` out")]
+    WithoutCluster(&'static str),
+    /// Half of a section.
+    #[error("tls.{0}: it is missing; `ca`, `certificate` and `key` are needed together")]
+    TlsIncomplete(&'static str),
+    /// Nothing to encrypt with.
+    #[error(
+        "tls: the endpoints in {} are https; name `ca`, `certificate` and `key` in [tls] of the configuration, or with --tls-ca, \
+         --tls-certificate and --tls-key",
+        .0.display()
+    )]
+    TlsMissing(PathBuf),
+    /// Nothing would be encrypted.
+    #[error(
+        "tls: the endpoints in {} are http, so that nothing would be encrypted; write https there, the same on all nodes, or \
+         leave `tls` out",
+        .0.display()
+    )]
+    TlsUnused(PathBuf),
+    /// Both cannot be.
+    #[error("gateway: a gateway is none of the cluster file's nodes; leave out either `node` or `gateway`")]
+    GatewayNode,
+    /// One port for two things.
+    #[error(
+        "listen: port {0} is the port between nodes in the cluster file; choose another one for S3 clients"
+    )]
+    NodePort(u16),
     /// Not an address.
     #[error("listen: `{text}` is not HOST:PORT ({what})")]
     Listen {
@@ -199,16 +289,31 @@ pub enum ConfigError {
 }
 
 impl ConfigFile {
-    /// Reads and parses a file.
+    /// Reads and parses a file. A relative `cluster`, or file of `tls`, is then relative to the file's directory.
     pub fn load(path: &Path) -> Result<ConfigFile, ConfigError> {
-        let read = |error| ConfigError::Read { path: path.to_owned(), error };
-        let syntax = |what: String| ConfigError::Syntax { path: path.to_owned(), what };
-        let size = std::fs::metadata(path).map_err(read)?.len();
-        if size > FILE_BYTES_MAX {
-            return Err(syntax(format!("it is {size} bytes long")));
+        let failed = |error| match error {
+            TomlFileError::Read(error) => ConfigError::Read { path: path.to_owned(), error },
+            TomlFileError::Syntax(what) => ConfigError::Syntax { path: path.to_owned(), what },
+        };
+        let text = toml_file::read(path).map_err(failed)?;
+        let mut file: ConfigFile = toml_file::parse(&text).map_err(failed)?;
+        if let (Some(cluster), Some(directory)) = (&mut file.cluster, path.parent()) {
+            *cluster = directory.join(&*cluster);
         }
-        let text = std::fs::read_to_string(path).map_err(read)?;
-        toml::from_str(&text).map_err(|error| syntax(one_line(&error, &text)))
+        if let Some(directory) = path.parent() {
+            file.tls.below(directory);
+        }
+        Ok(file)
+    }
+
+    /// Where the disks come from, as written.
+    pub fn disk_settings(&self) -> DiskSettings {
+        DiskSettings {
+            disks: self.disks.clone(),
+            cluster: self.cluster.clone(),
+            node: self.node.clone(),
+            gateway: self.gateway,
+        }
     }
 }
 
@@ -223,11 +328,21 @@ impl NodeArgs {
             Some(directory) => Some(absolute(directory)?),
             None => None,
         };
-        let patterns = match &dev {
-            Some(directory) => vec![format!("{}/{DEV_DISKS}", directory.display())],
-            None if self.disks.is_empty() => file.disks,
-            None => self.disks,
+        let settings = match &dev {
+            Some(directory) => DiskSettings {
+                disks: vec![format!("{}/{DEV_DISKS}", directory.display())],
+                ..DiskSettings::default()
+            },
+            None => DiskSettings {
+                disks: if self.disks.is_empty() { file.disks } else { self.disks },
+                cluster: self.cluster.or(file.cluster),
+                node: self.node.or(file.node),
+                gateway: self.gateway || file.gateway,
+            },
         };
+        let (disks, cluster) = settings.resolve()?;
+        let of_flags = TlsSection { ca: self.tls_ca, certificate: self.tls_certificate, key: self.tls_key };
+        let tls = tls_files(of_flags.or(file.tls), cluster.as_ref())?;
         let listen_default = if dev.is_some() { LISTEN_DEV_DEFAULT } else { LISTEN_DEFAULT };
         let cores = self.cores.or(file.cores);
         if let Some(cores) = cores.filter(|cores| !(1..=CORES_MAX).contains(cores)) {
@@ -247,10 +362,17 @@ impl NodeArgs {
             (None, Some(directory)) => directory.join(CREDENTIALS_FILE),
             (None, None) => credentials::default_file(env),
         };
+        let listen = listen_address(self.listen.or(file.listen).as_deref().unwrap_or(listen_default))?;
+        let node = cluster.as_ref().and_then(|cluster| cluster.node.as_ref());
+        if node.is_some_and(|node| node.port == listen.port()) {
+            return Err(ConfigError::NodePort(listen.port()));
+        }
         Ok(NodeConfig {
-            listen: listen_address(self.listen.or(file.listen).as_deref().unwrap_or(listen_default))?,
+            listen,
             cores,
-            disks: local_disks(&patterns)?,
+            disks,
+            cluster,
+            tls,
             cache_bytes: self.cache.or(file.cache_bytes).map_or(CACHE_BYTES_DEFAULT, |size| size.0),
             region,
             log_format: self.log_format.or(file.log.format).unwrap_or_default(),
@@ -265,15 +387,40 @@ impl NodeArgs {
     }
 }
 
-/// Where and what, without the line itself, which the parser's own report quotes: it may hold the secret.
-fn one_line(error: &toml::de::Error, text: &str) -> String {
-    let start = error.span().map_or(0, |span| span.start.min(text.len()));
-    let before = text.as_bytes().get(..start).unwrap_or_default();
-    let number = before.iter().filter(|byte| **byte == b'\n').count();
-    let name =
-        text.lines().nth(number).and_then(|line| line.split_once('=')).map_or("", |(name, _)| name.trim());
-    let message = if name.contains("secret") { "not a text in quotes" } else { error.message() };
-    format!("line {} ({name}): {}", number + 1, message.replace('\n', ", "))
+impl DiskSettings {
+    /// The node's disks, and its part in the cluster file if there is one. Reads the cluster file and, where no node is
+    /// named, resolves the names of its nodes.
+    pub fn resolve(self) -> Result<(Vec<Endpoint>, Option<NodeCluster>), ConfigError> {
+        let Some(path) = self.cluster else {
+            if self.gateway || self.node.is_some() {
+                return Err(ConfigError::WithoutCluster(if self.gateway { "gateway" } else { "node" }));
+            }
+            return Ok((local_disks(&self.disks)?, None));
+        };
+        if !self.disks.is_empty() {
+            return Err(ConfigError::DisksBesideCluster);
+        }
+        if self.gateway && self.node.is_some() {
+            return Err(ConfigError::GatewayNode);
+        }
+        let file = ClusterFile::load(&path)?;
+        if self.gateway {
+            return Ok((Vec::new(), Some(NodeCluster { file, node: None })));
+        }
+        let node = file.own_node(self.node.as_deref())?;
+        Ok((file.disks_of(&node), Some(NodeCluster { file, node: Some(node) })))
+    }
+}
+
+/// The files that the cluster file asks for: all of them, or none.
+fn tls_files(section: TlsSection, cluster: Option<&NodeCluster>) -> Result<Option<TlsFiles>, ConfigError> {
+    let files = section.complete().map_err(ConfigError::TlsIncomplete)?;
+    match (files, cluster.map(|cluster| &cluster.file)) {
+        (Some(_), None) => Err(ConfigError::WithoutCluster("tls")),
+        (Some(_), Some(file)) if !file.tls => Err(ConfigError::TlsUnused(file.path.clone())),
+        (None, Some(file)) if file.tls => Err(ConfigError::TlsMissing(file.path.clone())),
+        (files, _) => Ok(files),
+    }
 }
 
 /// The disks that patterns name: local, absolute, each once.
@@ -393,6 +540,98 @@ mod tests {
         assert_eq!(config.disks[3].path(), "/tmp/try/disk4");
         assert_eq!(config.credentials_file, Path::new("/tmp/try/credentials.toml"));
         assert!(config.dev && config.listen.ip().is_loopback());
+    }
+
+    /// A configuration beside a cluster file of two nodes, the first of which is this machine.
+    fn in_cluster(text: &str) -> (tempfile::TempDir, NodeArgs) {
+        let (directory, args) = config(text);
+        let patterns = ["http://127.0.0.1:9100/d{1...2}", "http://192.0.2.1:9100/d{1...2}"];
+        std::fs::write(directory.path().join("cluster.toml"), crate::cluster::tests::text(&patterns))
+            .unwrap();
+        (directory, args)
+    }
+
+    #[test]
+    fn a_cluster_file_beside_the_configuration_names_the_disks() {
+        let (directory, args) = in_cluster("cluster = \"cluster.toml\"");
+        let config = args.resolve(home).unwrap();
+        let disks: Vec<String> = config.disks.iter().map(Endpoint::to_string).collect();
+        assert_eq!(disks, ["http://127.0.0.1:9100/d1", "http://127.0.0.1:9100/d2"]);
+        let cluster = config.cluster.unwrap();
+        assert_eq!(cluster.node, Some("127.0.0.1:9100".parse().unwrap()));
+        assert_eq!(cluster.file, ClusterFile::load(&directory.path().join("cluster.toml")).unwrap());
+    }
+
+    #[test]
+    fn flags_name_cluster_file_and_node() {
+        let (directory, _) = in_cluster("");
+        let args = NodeArgs {
+            cluster: Some(directory.path().join("cluster.toml")),
+            node: Some("192.0.2.1:9100".to_owned()),
+            ..NodeArgs::default()
+        };
+        let config = args.clone().resolve(home).unwrap();
+        assert_eq!(config.disks[1].to_string(), "http://192.0.2.1:9100/d2");
+        assert_eq!(config, args.resolve(home).unwrap());
+    }
+
+    #[test]
+    fn a_gateway_has_the_cluster_but_no_disks() {
+        let (_directory, args) =
+            in_cluster("cluster = \"cluster.toml\"\ngateway = true\nlisten = \"127.0.0.1:9100\"");
+        let config = args.resolve(home).unwrap();
+        assert_eq!((config.disks, config.cluster.unwrap().node), (Vec::new(), None));
+        let (_directory, args) = in_cluster("cluster = \"cluster.toml\"");
+        let config = NodeArgs { gateway: true, ..args }.resolve(home).unwrap();
+        assert_eq!(config.cluster.unwrap().node, None);
+    }
+
+    #[test]
+    fn https_and_the_files_for_it_come_together() {
+        let files = "[tls]\nca = \"ca.pem\"\ncertificate = \"/etc/node.pem\"\nkey = \"node.key\"";
+        let whole = format!("cluster = \"cluster.toml\"\n{files}");
+        let with_https = |text: &str| {
+            let (directory, args) = in_cluster(text);
+            let path = directory.path().join("cluster.toml");
+            let cluster = std::fs::read_to_string(&path).unwrap().replace("http://", "https://");
+            std::fs::write(path, cluster).unwrap();
+            (directory, args)
+        };
+        let (directory, args) = with_https(&whole);
+        let key = Some(PathBuf::from("/flag.key"));
+        let config = NodeArgs { tls_key: key, ..args }.resolve(home).unwrap();
+        let expected = TlsFiles {
+            ca: directory.path().join("ca.pem"),
+            certificate: "/etc/node.pem".into(),
+            key: "/flag.key".into(),
+        };
+        assert_eq!(config.tls, Some(expected));
+        for ((_directory, args), named) in [
+            (with_https("cluster = \"cluster.toml\""), "tls: the endpoints in"),
+            (with_https(&whole.replace("key =", "#")), "tls.key: it is missing"),
+            (in_cluster(&whole), "leave `tls` out"),
+            (in_cluster(&format!("disks = [\"/d\"]\n{files}")), "tls: it needs a cluster file"),
+        ] {
+            let error = args.resolve(home).unwrap_err().to_string();
+            assert!(error.contains(named), "{named}: {error}");
+        }
+    }
+
+    #[test]
+    fn contradictions_around_a_cluster_file_are_refused() {
+        for (text, named) in [
+            ("cluster = \"cluster.toml\"\ndisks = [\"/d\"]", "disks: the cluster file names"),
+            ("cluster = \"cluster.toml\"\nnode = \"node9:9100\"", "`node9:9100` is no node"),
+            ("cluster = \"cluster.toml\"\nnode = \"127.0.0.1:9100\"\ngateway = true", "gateway: "),
+            ("cluster = \"cluster.toml\"\nlisten = \"127.0.0.1:9100\"", "listen: port 9100"),
+            ("cluster = \"elsewhere.toml\"", "elsewhere.toml cannot be read"),
+            ("disks = [\"/d\"]\nnode = \"127.0.0.1:9100\"", "node: it needs a cluster file"),
+            ("gateway = true", "gateway: it needs a cluster file"),
+        ] {
+            let (_directory, args) = in_cluster(text);
+            let error = args.resolve(home).unwrap_err().to_string();
+            assert!(error.contains(named), "{text}: {error}");
+        }
     }
 
     #[test]

@@ -4,18 +4,24 @@
 //! disk is changed; every disk is claimed before it is opened; the port is open only once a core can answer on it; a signal
 //! lets requests in progress end, flushes, and exits with 0.
 
-use crate::config::{ConfigError, LogFormat, NodeArgs, NodeConfig};
-use crate::credentials::{self, CredentialsError, Origin};
+use crate::cluster::{ClusterError, ClusterFile};
+use crate::config::{ConfigError, LogFormat, NodeArgs, NodeCluster, NodeConfig};
+use crate::credentials::{self, CredentialsError, CredentialsSection, Origin};
 use crate::disk_faults::{self, DiskFaultsError};
 use crate::format::{self, FormatDisksError, FormatRequest};
 use crate::local_disks::{self, DiskLock, LockError};
 use crate::report::Report;
+use crate::resolve;
+use crate::tls::TlsFilesError;
 use buckets_engine::map::NodeMap;
 use buckets_engine::node::{self, CoreSetup, DiskSizes, NodeOptions};
+use buckets_engine::nodes::Network;
 use buckets_engine::object::api::User;
 use buckets_env::real::{self, CoreHandle, CoreOptions, CoreWaker, StartError, Warning};
 use buckets_env::{CoreReceiver, CoreSender, Env, WakeCore, core_queue};
+use buckets_peer::{PeerOptions, Tls};
 use buckets_ring::assembly::{Assembly, AssemblyError, assemble};
+use buckets_ring::endpoint::{NodeAddress, Scheme};
 use buckets_ring::{BlockChecksum, Coding, Endpoint};
 use buckets_s3::server::{Metrics, Options, Server};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -44,6 +50,9 @@ pub enum DaemonError {
     /// Flags or configuration.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// The files of `[tls]`.
+    #[error(transparent)]
+    Tls(#[from] TlsFilesError),
     /// `--disk-faults`.
     #[error(transparent)]
     DiskFaults(#[from] DiskFaultsError),
@@ -59,6 +68,9 @@ pub enum DaemonError {
     /// The disks do not make a deployment.
     #[error(transparent)]
     Assembly(#[from] AssemblyError),
+    /// The disks are not those of the cluster file.
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
     /// Some disk was given by mistake.
     #[error("{0}")]
     Mistake(String),
@@ -93,6 +105,7 @@ pub enum DaemonError {
 pub fn run(args: NodeArgs) -> Result<(), DaemonError> {
     let config = args.resolve(|name| std::env::var(name).ok())?;
     start_log(&config)?;
+    let tls = tls(&config)?;
     if let Some(path) = &config.disk_faults {
         disk_faults::follow(path.clone())?;
     }
@@ -100,7 +113,16 @@ pub fn run(args: NodeArgs) -> Result<(), DaemonError> {
         make_dev_disks(&config)?;
     }
     warn(real::preflight(&[])?)?;
-    let assembly = assembled(&config.disks)?;
+    let assembly = match &config.cluster {
+        Some(NodeCluster { file, node: None }) => without_disks(file),
+        _ => assembled(&config.disks)?,
+    };
+    if let Some(cluster) = &config.cluster {
+        cluster.file.check_deployment(assembly.deployment)?;
+        if let Some(exposure) = cluster.file.exposure() {
+            tracing::warn!("{exposure}");
+        }
+    }
     // A disk that is not there does not keep the others from serving.
     let present: Vec<&Path> =
         assembly.members.iter().map(|member| Path::new(member.endpoint.path())).collect();
@@ -112,11 +134,23 @@ pub fn run(args: NodeArgs) -> Result<(), DaemonError> {
         .collect::<Result<Vec<_>, _>>()?;
     let address = free_address(config.listen)?;
     let environment = |name: &str| std::env::var(name).ok();
-    let (root, origin) =
-        credentials::find_or_generate(environment, &config.credentials, &config.credentials_file)?;
+    let (root, origin) = match &config.cluster {
+        // All nodes of a deployment have the same.
+        Some(cluster) if config.credentials == CredentialsSection::default() => {
+            credentials::find(environment, &cluster.file.credentials, &config.credentials_file)?
+        }
+        Some(_) => credentials::find(environment, &config.credentials, &config.credentials_file)?,
+        None => credentials::find_or_generate(environment, &config.credentials, &config.credentials_file)?,
+    };
 
     let cores = config.cores.unwrap_or_else(|| real::usable_cpus().len().max(1));
-    let map = Arc::new(NodeMap::new(&assembly, cores, config.inline_bytes_max).ok_or(DaemonError::NoSets)?);
+    let own = config.cluster.as_ref().map(own_node).transpose()?;
+    let map = NodeMap::new(&assembly, own.as_ref(), cores, config.inline_bytes_max);
+    let map = Arc::new(map.ok_or(DaemonError::NoSets)?);
+    let network = match &config.cluster {
+        Some(cluster) => Some(network(cluster, &map, tls)?),
+        None => None,
+    };
     let options = NodeOptions {
         cache_bytes: usize::try_from(config.cache_bytes).unwrap_or(usize::MAX),
         root_user: User {
@@ -125,16 +159,22 @@ pub fn run(args: NodeArgs) -> Result<(), DaemonError> {
             created_unix_ms: 0,
             is_root: true,
         },
-        disk_sizes: if config.dev { DiskSizes::Dev } else { DiskSizes::Full },
+        disk_sizes: match &config.cluster {
+            Some(cluster) => cluster.file.disk_sizes,
+            None if config.dev => DiskSizes::Dev,
+            None => DiskSizes::Full,
+        },
     };
     // From here on a signal is waited for, not died of.
     let signals = Signals::new([SIGTERM, SIGINT]).map_err(DaemonError::Core)?;
-    let running = start_cores(&config, address, map, &options, cores)?;
+    let running = start_cores(&config, address, map.clone(), &options, network.as_ref())?;
     tracing::info!(
         deployment = %assembly.deployment,
         disks = assembly.members.len(),
-        absent = assembly.absent.len(),
+        absent = map.disks_of(map.own).filter(|(_, disk)| !disk.is_member).count(),
+        nodes = map.nodes.len(),
         cores,
+        encrypted = config.tls.is_some(),
         %address,
         "serving S3"
     );
@@ -143,6 +183,57 @@ pub fn run(args: NodeArgs) -> Result<(), DaemonError> {
     tracing::info!("ending: requests in progress are finished, disks are flushed");
     running.end();
     Ok(())
+}
+
+/// Of a gateway.
+fn without_disks(file: &ClusterFile) -> Assembly {
+    Assembly {
+        deployment: file.deployment,
+        block_checksum: file.block_checksum,
+        topology: file.topology(),
+        members: Vec::new(),
+        refused: Vec::new(),
+        absent: Vec::new(),
+    }
+}
+
+/// The node's own name; a gateway gets one that no other has.
+fn own_node(cluster: &NodeCluster) -> Result<NodeAddress, DaemonError> {
+    match &cluster.node {
+        Some(node) => Ok(node.clone()),
+        None => {
+            let mut random = [0; 8];
+            getrandom::fill(&mut random).map_err(|error| {
+                DaemonError::Mistake(format!("no random numbers for the gateway's name: {error}"))
+            })?;
+            let host = format!("gateway-{}", hex::encode(random));
+            Ok(NodeAddress { scheme: Scheme::Http, host, port: 0 })
+        }
+    }
+}
+
+/// What encrypts between this node and others.
+fn tls(config: &NodeConfig) -> Result<Option<Tls>, DaemonError> {
+    let Some(files) = &config.tls else { return Ok(None) };
+    if let Some(exposure) = files.exposure() {
+        tracing::warn!("{exposure}");
+    }
+    let own = config.cluster.as_ref().and_then(|cluster| cluster.node.as_ref());
+    Ok(Some(files.load(own.map(|node| node.host.as_str()))?))
+}
+
+/// How this node reaches the others.
+fn network(cluster: &NodeCluster, map: &Arc<NodeMap>, tls: Option<Tls>) -> Result<Network, DaemonError> {
+    let listen = match &cluster.node {
+        Some(node) => Some(free_address(resolve::own_address(&map.own_node().name, node.port))?),
+        None => None,
+    };
+    resolve::follow(map.clone()).map_err(DaemonError::Core)?;
+    Ok(Network {
+        listen,
+        secret: cluster.file.secret.clone(),
+        options: PeerOptions { tls, ..PeerOptions::default() },
+    })
 }
 
 fn start_log(config: &NodeConfig) -> Result<(), DaemonError> {
@@ -261,13 +352,14 @@ fn start_cores(
     address: SocketAddr,
     map: Arc<NodeMap>,
     options: &NodeOptions,
-    cores: usize,
+    network: Option<&Network>,
 ) -> Result<Running, DaemonError> {
+    let cores = usize::from(map.own_node().cores().unwrap_or(1));
     let wakers: Vec<Arc<CoreWaker>> =
         (0..cores).map(|_| CoreWaker::new()).collect::<Result<_, _>>().map_err(DaemonError::Core)?;
     let shared: Vec<Arc<dyn WakeCore>> =
         wakers.iter().map(|waker| waker.clone() as Arc<dyn WakeCore>).collect();
-    let setups = node::connect(map, shared.clone(), options);
+    let setups = node::connect(map, shared.clone(), options, network);
     let metrics = Arc::new(Metrics::new(cores));
     let (started_tx, started_rx) = mpsc::channel();
     let (drained_tx, drained) = mpsc::channel();
@@ -315,9 +407,9 @@ struct ServeCore {
 
 impl ServeCore {
     async fn run(self, env: Env, setup: CoreSetup, end: CoreReceiver<End>) {
-        let store = node::start(env.clone(), setup).await;
-        let listener = match env.listen(self.address) {
-            Ok(listener) => listener,
+        let started = node::start(env.clone(), setup).await;
+        let (store, listener) = match started.and_then(|store| Ok((store, env.listen(self.address)?))) {
+            Ok(started) => started,
             Err(error) => {
                 let _ = self.started.send(Err(error));
                 end.recv().await;
@@ -332,6 +424,7 @@ impl ServeCore {
         let _ = self.started.send(Ok(()));
         while !matches!(end.recv().await, End::Drain) {}
         server.drain(self.shutdown).await;
+        store.retire().await;
         let _ = self.drained.send(());
         while !matches!(end.recv().await, End::Close) {}
         store.close().await;

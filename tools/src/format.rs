@@ -1,4 +1,4 @@
-//! Formatting: directories become the disks of a new deployment.
+//! Formatting: directories become the disks of a new deployment, or a node's disks in one of several nodes ([`cluster`]).
 //!
 //! What must hold:
 //! - Everything is looked at before anything is changed: one refused disk, and no disk is touched.
@@ -6,17 +6,21 @@
 //! - The disks' own `format.json` is removed first and written last, so a crash leaves each disk formatted, unfinished or
 //!   as before. Replicas and topology follow; disks that lack them are formatted again with force.
 
+pub mod cluster;
+pub mod replace;
+
 use crate::local_disks::{self, DirectoryState, DiskLock, LockError};
 use crate::size::ByteSize;
 use buckets_disk::FormatMode;
-use buckets_engine::node::{self, DiskSizes};
+use buckets_engine::node::{self, Contents, DiskSizes};
 use buckets_env::Env;
 use buckets_env::real::{self, CoreOptions, StartError, Warning};
 use buckets_ring::endpoint::{self, EndpointError};
 use buckets_ring::format::{FormatError, FormatJson};
 use buckets_ring::id::{DeploymentId, DiskUuid};
 use buckets_ring::topology::{TopologyDisk, TopologySet};
-use buckets_ring::{BlockChecksum, Coding, Endpoint, SetState, TopologyJson};
+use buckets_ring::{BlockChecksum, Coding, Endpoint, TopologyJson};
+use cluster::ClusterObstacle;
 use futures::future::join_all;
 use std::fmt;
 use std::fs;
@@ -46,6 +50,8 @@ pub struct FormatRequest {
 pub struct FormatPlan {
     /// The identity of each disk, and what is destroyed there.
     pub disks: Vec<PlannedDisk>,
+    /// The disks that are formatted already as they should be, and are left as they are.
+    pub kept: Vec<KeptDisk>,
     /// Generation 1.
     pub topology: TopologyJson,
     /// As requested.
@@ -61,8 +67,19 @@ pub struct PlannedDisk {
     pub format: FormatJson,
     /// What is stored there and will be destroyed.
     pub destroys: Option<Stored>,
+    /// What belongs on it.
+    pub contents: Contents,
     /// Held until the disk is formatted.
     _lock: DiskLock,
+}
+
+/// One disk that a plan leaves as it is.
+#[derive(Clone, Debug)]
+pub struct KeptDisk {
+    /// Where it is.
+    pub endpoint: Endpoint,
+    /// Which it is.
+    pub disk: DiskUuid,
 }
 
 /// What a formatted directory holds.
@@ -105,6 +122,10 @@ pub enum Obstacle {
     Missing,
     /// Cannot be looked into or made.
     Unreadable(io::Error),
+    /// Not what the cluster file says.
+    Cluster(ClusterObstacle),
+    /// Nothing is to be replaced there: it is this disk, formatted.
+    Formed(DiskUuid),
 }
 
 /// A disk that cannot be formatted, and why.
@@ -141,6 +162,11 @@ impl fmt::Display for RefusedFormat {
             Obstacle::Unreadable(error) => {
                 write!(f, "{place} cannot be used ({error}); check that it is mounted and writable")
             }
+            Obstacle::Cluster(obstacle) => write!(f, "{place} {obstacle}"),
+            Obstacle::Formed(disk) => write!(
+                f,
+                "{place} is disk {disk} already; to write its chunks again, empty it first (mkfs, or remove its .buckets.sys)"
+            ),
         }
     }
 }
@@ -154,6 +180,14 @@ pub enum FormatDisksError {
     /// Some disks are in the way; nothing was changed.
     #[error("nothing was formatted: {}", sentences(.0))]
     Refused(Vec<RefusedFormat>),
+    /// No disk of the deployment belongs there.
+    #[error("no disk of this deployment belongs at {place}; these do: {}", places(known))]
+    NotAPlace {
+        /// Where a disk was to be replaced.
+        place: Endpoint,
+        /// Where disks belong.
+        known: Vec<Endpoint>,
+    },
     /// No randomness for new ids.
     #[error("no random numbers for new ids: {0}")]
     Random(io::Error),
@@ -181,6 +215,10 @@ pub enum FormatDisksError {
 
 fn sentences(refused: &[RefusedFormat]) -> String {
     refused.iter().map(RefusedFormat::to_string).collect::<Vec<_>>().join(". ")
+}
+
+fn places(known: &[Endpoint]) -> String {
+    known.iter().map(Endpoint::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// Looks at all disks, claims them, and decides what to do. Changes nothing, but for making missing directories
@@ -217,14 +255,7 @@ pub fn plan(request: &FormatRequest) -> Result<FormatPlan, FormatDisksError> {
             capacity_bytes: claim.capacity_bytes,
         })
         .collect();
-    let set_of = |disks: &[TopologyDisk]| TopologySet {
-        pool: 0,
-        state: SetState::Active,
-        coding: request.coding,
-        // As many groups as disks: each disk leads one.
-        partitions: request.coding.n().into(),
-        disks: disks.to_vec(),
-    };
+    let set_of = |disks: &[TopologyDisk]| TopologySet::new(0, request.coding, disks.to_vec());
     let topology = TopologyJson { deployment, generation: 1, sets: known.chunks(n).map(set_of).collect() };
     if let Err(error) = topology.check() {
         unreachable!("a new topology is consistent: {error}");
@@ -237,10 +268,11 @@ pub fn plan(request: &FormatRequest) -> Result<FormatPlan, FormatDisksError> {
             endpoint,
             format: format_of(*uuid),
             destroys: claim.stored,
+            contents: Contents::Nothing,
             _lock: claim.lock,
         })
         .collect();
-    Ok(FormatPlan { disks, topology, sizes: request.sizes })
+    Ok(FormatPlan { disks, kept: Vec::new(), topology, sizes: request.sizes })
 }
 
 /// A directory that is ours to format.
@@ -274,7 +306,11 @@ fn claim(endpoint: &Endpoint, request: &FormatRequest) -> Result<Option<Claim>, 
 }
 
 fn claim_existing(endpoint: &Endpoint, force: bool) -> Result<Claim, Obstacle> {
-    let lock = DiskLock::acquire(endpoint).map_err(Obstacle::Lock)?;
+    claim_locked(endpoint, DiskLock::acquire(endpoint).map_err(Obstacle::Lock)?, force)
+}
+
+/// Looks into a directory that nobody else can claim.
+fn claim_locked(endpoint: &Endpoint, lock: DiskLock, force: bool) -> Result<Claim, Obstacle> {
     let stored = match local_disks::inspect(endpoint) {
         DirectoryState::Missing => return Err(Obstacle::Missing),
         DirectoryState::Empty => None,
@@ -308,6 +344,9 @@ fn random_id() -> Result<[u8; 16], FormatDisksError> {
 
 /// Carries a plan out, on one core of its own: all disks at once.
 pub fn execute(plan: FormatPlan) -> Result<(), FormatDisksError> {
+    if plan.disks.is_empty() {
+        return Ok(());
+    }
     let paths: Vec<&Path> = plan.disks.iter().map(|disk| Path::new(disk.endpoint.path())).collect();
     for warning in real::preflight(&paths).map_err(FormatDisksError::Start)? {
         match warning {
@@ -338,7 +377,7 @@ async fn format_all(env: &Env, plan: &FormatPlan) -> Result<(), FormatDisksError
 async fn format_one(env: &Env, disk: &PlannedDisk, plan: &FormatPlan) -> Result<(), FormatDisksError> {
     let mode = if disk.destroys.is_some() { FormatMode::Overwrite } else { FormatMode::New };
     let path = Path::new(disk.endpoint.path());
-    node::format_disk(env, path, &disk.format, &plan.topology, mode, plan.sizes)
+    node::format_disk(env, path, &disk.format, &plan.topology, mode, plan.sizes, disk.contents)
         .await
         .map_err(|error| failed(disk, &error))
 }

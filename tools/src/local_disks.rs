@@ -154,7 +154,9 @@ pub fn capacity_bytes(disk: &Endpoint) -> io::Result<u64> {
 #[derive(Debug)]
 pub struct DiskLock {
     // The kernel's lock is the descriptor's.
-    _directory: File,
+    _locked: File,
+    /// The file that is locked instead of the directory.
+    stand_in: Option<PathBuf>,
 }
 
 /// Why a disk could not be claimed.
@@ -176,14 +178,38 @@ pub enum LockError {
 impl DiskLock {
     /// Claims a disk, without waiting.
     pub fn acquire(disk: &Endpoint) -> Result<DiskLock, LockError> {
-        let failed = |error: io::Error| LockError::Io { disk: disk.clone(), error };
-        let directory = File::open(disk.path()).map_err(failed)?;
-        match rustix::fs::flock(&directory, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(DiskLock { _directory: directory }),
+        let directory = File::open(disk.path()).map_err(|error| not_opened(disk, error))?;
+        DiskLock::of(disk, directory, None)
+    }
+
+    /// Claims an empty directory that a server claims too, because the disk that it serves was there: only against others
+    /// that do the same.
+    pub fn acquire_beside_server(disk: &Endpoint) -> Result<DiskLock, LockError> {
+        let stand_in = Path::new(disk.path()).join(format!("{PREFLIGHT_PREFIX}replace"));
+        let file = File::create(&stand_in).map_err(|error| not_opened(disk, error))?;
+        DiskLock::of(disk, file, Some(stand_in))
+    }
+
+    fn of(disk: &Endpoint, file: File, stand_in: Option<PathBuf>) -> Result<DiskLock, LockError> {
+        match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(DiskLock { _locked: file, stand_in }),
             Err(rustix::io::Errno::WOULDBLOCK) => Err(LockError::InUse(disk.clone())),
-            Err(error) => Err(failed(error.into())),
+            Err(error) => Err(not_opened(disk, error.into())),
         }
     }
+}
+
+impl Drop for DiskLock {
+    fn drop(&mut self) {
+        if let Some(stand_in) = &self.stand_in {
+            // Left behind it disturbs nobody.
+            let _ = fs::remove_file(stand_in);
+        }
+    }
+}
+
+fn not_opened(disk: &Endpoint, error: io::Error) -> LockError {
+    LockError::Io { disk: disk.clone(), error }
 }
 
 #[cfg(test)]

@@ -33,6 +33,8 @@ pub(crate) struct DiskCore {
     pub(crate) chunks: Chunks,
     /// A checkpoint must be written before the next record.
     pub(crate) checkpoint_wanted: Cell<bool>,
+    /// The log is to go on in the next segment.
+    pub(crate) segment_wanted: Cell<bool>,
     /// The log ends with what is in it.
     pub(crate) closing: Cell<bool>,
     pub(crate) flusher_ended: Cell<bool>,
@@ -77,6 +79,7 @@ impl DiskCore {
             group_locks: Locks::default(),
             chunks: recovered.chunks,
             checkpoint_wanted: Cell::new(recovered.checkpoint_wanted),
+            segment_wanted: Cell::new(false),
             closing: Cell::new(false),
             flusher_ended: Cell::new(false),
             flusher_wait: Rc::new(WaitList::default()),

@@ -15,6 +15,7 @@ use buckets_env::Env;
 use buckets_index::{Index, IndexCounters};
 use buckets_ring::format::FormatJson;
 use buckets_ring::id::{DiskUuid, GroupId};
+use buckets_ring::rebuild::RebuildJson;
 use buckets_ring::topology::TopologyJson;
 use bytes::Bytes;
 use std::path::Path;
@@ -66,6 +67,11 @@ impl Disk {
     /// The identity of the disk in `path`, without opening it.
     pub async fn identify(env: &Env, path: &Path) -> Result<FormatJson, DiskOpenError> {
         identity::read(env, path).await.map(|(format, _)| format)
+    }
+
+    /// Whether everything is there that formatting writes: the topology comes last.
+    pub async fn is_complete(env: &Env, path: &Path) -> bool {
+        matches!(identity::read_topology(env, path).await, Ok(Some(_)))
     }
 
     /// Opens the disk in `path` and recovers what a crash has left. Only one may be open at a time.
@@ -190,6 +196,21 @@ impl Disk {
     /// Writes the topology, durably.
     pub async fn write_topology(&self, topology: &TopologyJson) -> std::io::Result<()> {
         identity::write_topology(&self.core.env, &self.core.path, topology).await
+    }
+
+    /// How far the rebuild of the disk is, where it was emptied; `None` where none is under way.
+    pub async fn read_rebuild(&self) -> std::io::Result<Option<RebuildJson>> {
+        identity::read_rebuild(&self.core.env, &self.core.path).await
+    }
+
+    /// Notes durably how far the rebuild of the disk is; `None`: nothing is left of it.
+    pub async fn write_rebuild(&self, rebuild: Option<&RebuildJson>) -> std::io::Result<()> {
+        identity::write_rebuild(&self.core.env, &self.core.path, rebuild).await
+    }
+
+    /// Whether the two are handles of one and the same opening.
+    pub fn is(&self, other: &Disk) -> bool {
+        Rc::ptr_eq(&self.core, &other.core)
     }
 
     /// Flushes everything, seals the log and lets go of the disk. Afterwards it may be opened again. Errors: the disk

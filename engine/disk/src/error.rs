@@ -123,6 +123,9 @@ pub enum ChunkWriteError {
     /// The chunk was never begun, was aborted, or expired.
     #[error("chunk is not being written (aborted or expired)")]
     NotOpen,
+    /// The block is not one that may come next: a bug of whoever sends it, perhaps on another node.
+    #[error("the block does not fit: {0}")]
+    Misfit(&'static str),
     /// The chunk table cannot be read where the chunk belongs.
     #[error("chunk table is damaged: {what}")]
     TableDamaged {

@@ -1,8 +1,8 @@
 //! What goes on beside reads and writes: segments are freed and made ahead, abandoned chunks expire, failed indexes fence
 //! the disk.
 //!
-//! What must hold: an idle replica does not keep the log from being used again: over the soft limit whoever pins the
-//! oldest segments is flushed, or logs its few entries again.
+//! What must hold: neither an idle replica nor one whose keys are written again and again keeps the log from being used
+//! again: over the soft limit whoever pins the oldest segments is flushed, or logs its few entries again.
 
 use crate::core::DiskCore;
 use crate::wal::flusher::add_segment;
@@ -13,6 +13,9 @@ use std::rc::Rc;
 const REUSABLE_SEGMENTS_KEPT: usize = 2;
 /// Where space is short: segments from which on the log is flushed into the indexes, so that they come free.
 const SEGMENTS_SHORT_OF_SPACE: usize = 2;
+/// Where space is short: retired segments for which the next one is begun. One takes the place of the spare one that is
+/// begun, so that fewer would not free anything.
+const RETIRED_SHORT_OF_SPACE: usize = 2;
 
 /// Looks around at intervals, and when called, until the disk is closed.
 pub(crate) async fn run(core: Rc<DiskCore>) {
@@ -25,9 +28,13 @@ pub(crate) async fn run(core: Rc<DiskCore>) {
         }
         look_at_space(&core).await;
         core.chunks.expire_writers();
-        core.replicas.borrow().values().for_each(crate::ReplicaStore::compact);
+        for replica in core.replicas.borrow().values() {
+            replica.compact();
+            replica.bound_unflushed(core.options.unflushed_bytes_max);
+        }
         free_segments(&core);
         make_segment_ahead(&core).await;
+        begin_segment_where_short(&core);
         remove_surplus_segments(&core).await;
     }
 }
@@ -62,15 +69,19 @@ fn fence_for_failed_index(core: &Rc<DiskCore>) {
 
 fn free_segments(core: &Rc<DiskCore>) {
     let needed_lsn = core.needed_lsn();
-    let unflushed_bytes: usize =
-        core.replicas.borrow().values().map(crate::ReplicaStore::unflushed_bytes).sum();
+    let unapplied_bytes: usize =
+        core.replicas.borrow().values().map(crate::ReplicaStore::unapplied_bytes).sum();
     let mut segments = core.segments.borrow_mut();
     segments.retire_before(needed_lsn);
     core.wal.set_full(segments.live_count() >= core.options.wal_segments_max as usize);
     // What nobody can flush (it is not committed yet) is logged again and again: at least half of the log must be free
-    // of it, or that would never end.
-    let unflushed_segments = unflushed_bytes.div_ceil(segments.segment_bytes() as usize);
-    let allowed = segments_wanted(core).max(2 * unflushed_segments + 2);
+    // of it, or that would never end. Whole segments are enough for that, and where space is short there are no more.
+    let segment_bytes = segments.segment_bytes() as usize;
+    let unapplied_segments = match core.short_of_space.get() {
+        true => unapplied_bytes / segment_bytes,
+        false => unapplied_bytes.div_ceil(segment_bytes),
+    };
+    let allowed = segments_wanted(core).max(2 * unapplied_segments + 2);
     let surplus = segments.live_count().saturating_sub(allowed);
     let Some(until_lsn) = segments.end_of_oldest(surplus) else { return };
     drop(segments);
@@ -107,6 +118,19 @@ async fn remove_surplus_segments(core: &Rc<DiskCore>) {
     let dir = core.segments.borrow().dir().to_owned();
     if let Err(error) = core.env.remove_file(&segment::path(&dir, surplus.slot)).await {
         tracing::warn!(disk = %core.uuid, %error, "cannot remove a log segment");
+    }
+}
+
+/// Retired segments come free with the checkpoint of the next one. Where space is short few records come, and that would
+/// be long from now: it is begun at once.
+fn begin_segment_where_short(core: &DiskCore) {
+    let wanted = {
+        let segments = core.segments.borrow();
+        segments.reusable_count() > 0 && segments.retired_count() >= RETIRED_SHORT_OF_SPACE
+    };
+    if core.short_of_space.get() && wanted {
+        core.segment_wanted.set(true);
+        core.wal.nudge();
     }
 }
 

@@ -5,6 +5,7 @@
 //!
 //! ```text
 //! <disk>/.buckets.sys/format.json      identity, immutable (see `ring`)
+//! <disk>/.buckets.sys/rebuilding.json  while chunks of a disk that was emptied are written again (see `ring`)
 //! <disk>/.buckets.sys/topology.json    as of the last change (see `ring`)
 //! <disk>/.buckets.sys/superblock       see `superblock`
 //! <disk>/.buckets.sys/wal/00000000.wal ...          segments of the log, see `wal`
@@ -23,6 +24,7 @@ use crate::wal::segment;
 use buckets_env::{ALIGNMENT, Env, OpenMode, WriteMode};
 use buckets_ring::format::{FORMAT_FILE, FormatJson, SYSTEM_DIR};
 use buckets_ring::id::GroupId;
+use buckets_ring::rebuild::{REBUILD_FILE, RebuildJson};
 use buckets_ring::topology::{TOPOLOGY_FILE, TopologyJson};
 use std::collections::BTreeMap;
 use std::io;
@@ -267,6 +269,30 @@ pub(crate) async fn read_topology(env: &Env, path: &Path) -> Result<Option<Topol
         Ok(bytes) => TopologyJson::parse(&bytes).map(Some).map_err(|error| error.to_string()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error.to_string()),
+    }
+}
+
+/// How far the rebuild of the disk is; `None` where none is under way. A file that cannot be read begins one anew.
+pub(crate) async fn read_rebuild(env: &Env, path: &Path) -> io::Result<Option<RebuildJson>> {
+    match env.read_file(&system_dir(path).join(REBUILD_FILE)).await {
+        Ok(bytes) => Ok(Some(RebuildJson::parse(&bytes).unwrap_or_else(|error| {
+            tracing::warn!(path = %path.display(), %error, "how far a rebuild was is not known: it begins anew");
+            RebuildJson::default()
+        }))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+pub(crate) async fn write_rebuild(env: &Env, path: &Path, rebuild: Option<&RebuildJson>) -> io::Result<()> {
+    let dir = system_dir(path);
+    let file = dir.join(REBUILD_FILE);
+    match rebuild {
+        Some(rebuild) => env.write_file_durably(&file, &rebuild.to_bytes()).await,
+        None => match env.remove_file(&file).await {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => env.sync_dir(&dir).await,
+        },
     }
 }
 

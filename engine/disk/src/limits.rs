@@ -52,13 +52,16 @@ pub struct DiskOptions {
     pub wal_seal_delay: Duration,
     /// Unflushed entries up to this many bytes are logged again rather than flushed to free a segment.
     pub relog_bytes_max: usize,
+    /// Entries of one replica that its index has taken over but not flushed, in bytes, at which it is flushed, however
+    /// little is in its memtable.
+    pub unflushed_bytes_max: usize,
     /// Entries kept in memory behind a replica's flushed position for slow followers, in bytes.
     pub log_tail_bytes_max: usize,
     /// The same, in entries.
     pub log_tail_entries_max: usize,
     /// Largest space file; used at format only.
     pub space_file_bytes: u64,
-    /// Chunk space is reserved on the file system in steps of this size.
+    /// Chunk space is reserved on the file system in steps of this size, in smaller ones where little is left.
     pub space_step_bytes: u64,
     /// Bytes of the file system that chunk space leaves to the log, the index tables and the operator.
     pub space_reserve_bytes: u64,
@@ -91,6 +94,7 @@ impl DiskOptions {
             wal_queued_bytes_max: 16 << 20,
             wal_seal_delay: Duration::from_millis(100),
             relog_bytes_max: 128 << 10,
+            unflushed_bytes_max: 32 << 20,
             log_tail_bytes_max: 4 << 20,
             log_tail_entries_max: 4096,
             space_file_bytes: 256 << 30,
@@ -116,6 +120,7 @@ impl DiskOptions {
             wal_queued_bytes_max: 512 << 10,
             wal_seal_delay: Duration::from_millis(20),
             relog_bytes_max: 4 << 10,
+            unflushed_bytes_max: 128 << 10,
             log_tail_bytes_max: 32 << 10,
             log_tail_entries_max: 32,
             space_file_bytes: 16 << 20,

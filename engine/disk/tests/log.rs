@@ -111,6 +111,36 @@ fn segments_are_used_again_and_idle_replicas_do_not_pin_them() {
     .unwrap();
 }
 
+#[test]
+fn one_key_written_again_and_again_holds_neither_log_nor_memory() {
+    let (_simulation, node) = rig::formatted(6);
+    node.run(0, |env| async move {
+        let disk = open(&env).await.disk;
+        let replica = disk.replica(GroupId(1)).await.unwrap();
+        for index in 1..1500 {
+            append(&disk, &replica, index, index + 1, 3000).await;
+            let mut batch = WriteBatch::new();
+            batch.put(&b"one key"[..], entry(index, 1, 3000).data);
+            replica.index().apply(batch, Position { index, term: 1 });
+            env.sleep(Duration::from_millis(1)).await;
+            assert!(
+                index - replica.first_index() < 200,
+                "the log holds {} to {index}",
+                replica.first_index()
+            );
+        }
+        let (live, all) = disk.wal_segments();
+        assert!(live <= 3 && all <= 6, "{live} of {all} segments in use");
+    })
+    .unwrap();
+    node.crash();
+    node.run(0, |env| async move {
+        let disk = open(&env).await.disk;
+        assert_eq!(disk.existing_replica(GroupId(1)).unwrap().last_index(), 1499);
+    })
+    .unwrap();
+}
+
 /// Files of the log, those with content first.
 fn log_files(node: &SimNode) -> Vec<PathBuf> {
     node.files(rig::path().join(".buckets.sys/wal"))

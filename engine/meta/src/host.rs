@@ -53,6 +53,10 @@ type Watcher = Rc<dyn Fn(LeaderChange)>;
 /// Is told of each batch, with the rows it goes into.
 pub(crate) type ChangeWatcher = Rc<dyn Fn(RowsId, &WriteBatch)>;
 
+type JoinWatcher = Rc<dyn Fn(DiskUuid)>;
+/// Whether the replicas of a core shall lead nothing that another voter can lead.
+pub(crate) type Draining = Rc<dyn Fn() -> bool>;
+
 pub(crate) type SeatKey = (GroupId, DiskUuid);
 
 /// One replica and what waits for it.
@@ -88,6 +92,8 @@ pub(crate) struct Core {
     lanes: RefCell<BTreeMap<DiskUuid, Rc<Lane>>>,
     watchers: RefCell<Vec<Watcher>>,
     change_watcher: RefCell<Option<ChangeWatcher>>,
+    join_watcher: RefCell<Option<JoinWatcher>>,
+    draining: RefCell<Draining>,
     rows_ids: Rc<Cell<u64>>,
     left: RefCell<BTreeSet<SeatKey>>,
     hand_over_gate: Rc<Cell<Instant>>,
@@ -96,7 +102,7 @@ pub(crate) struct Core {
 }
 
 /// Gives a new replica its group's members: at format time, the same on every voter, before the replica is added
-/// for the first time. Never for a replica that took part before: an emptied voter must not vote again.
+/// for the first time. On a disk that was emptied too: the replica finds out that its group has a history, and joins it.
 pub async fn bootstrap(
     disk: &Disk,
     store: &ReplicaStore,
@@ -133,6 +139,8 @@ impl GroupHost {
                 lanes: RefCell::default(),
                 watchers: RefCell::default(),
                 change_watcher: RefCell::default(),
+                join_watcher: RefCell::default(),
+                draining: RefCell::new(Rc::new(|| false)),
                 rows_ids: Rc::default(),
                 left: RefCell::default(),
                 hand_over_gate: Rc::new(Cell::new(now)),
@@ -188,6 +196,7 @@ impl GroupHost {
             held,
             seed: core.env.random_u64(),
             hand_over_gate: core.hand_over_gate.clone(),
+            draining: core.draining.borrow().clone(),
             change_watcher: core.change_watcher.borrow().clone(),
             rows_ids: core.rows_ids.clone(),
         };
@@ -305,7 +314,8 @@ impl GroupHost {
         self.core.seats.borrow().values().map(|seat| seat.replica.borrow().status()).collect()
     }
 
-    /// Asks the group's leader, where it is on this core, to hand over to `to`. False where nothing was begun.
+    /// Asks the group's leader, where it is on this core, to hand over to `to`. False where nothing was begun. For tests, which
+    /// choose the heir: a node that shall lead nothing finds one by itself ([`GroupHost::drain_while`]).
     pub fn transfer_leadership(&self, group: GroupId, to: DiskUuid) -> bool {
         let Some(seat) = self.core.leading_seat(group) else { return false };
         let begun = seat.replica.borrow_mut().hand_over(to, self.core.env.now());
@@ -334,6 +344,20 @@ impl GroupHost {
     pub fn on_change(&self, watcher: impl Fn(RowsId, &WriteBatch) + 'static) {
         assert!(self.core.seats.borrow().is_empty(), "replicas that are there would not tell");
         self.core.change_watcher.replace(Some(Rc::new(watcher)));
+    }
+
+    /// Calls `watcher` with the disk of every replica that finds out that it was emptied, each time that it joins its group
+    /// again. `watcher` must not call the host.
+    pub fn on_join(&self, watcher: impl Fn(DiskUuid) + 'static) {
+        self.core.join_watcher.replace(Some(Rc::new(watcher)));
+    }
+
+    /// While `draining` is true the replicas of this core hand over whatever they lead, as soon as another voter can take it,
+    /// and nobody hands over to them. They vote, and stand for election after all others. For replicas that are added
+    /// later; `draining` is asked at every tick.
+    pub fn drain_while(&self, draining: impl Fn() -> bool + 'static) {
+        assert!(self.core.seats.borrow().is_empty(), "replicas that are there would not ask");
+        self.core.draining.replace(Rc::new(draining));
     }
 
     /// Rows of this replica turned out to be damaged: another voter is made the leader, and the rows are fetched
@@ -413,6 +437,9 @@ impl Core {
                 self.mark_due(&seat);
             }
             GroupBody::LogPositionRequest { round, freeze } => {
+                if !seat.replica.borrow().has_a_position() {
+                    return;
+                }
                 let position = seat.replica.borrow_mut().log_position(from, round, freeze, self.env.now());
                 let body = GroupBody::LogPosition(position);
                 self.send(GroupMessage { group, from: to, to: from, body });
@@ -424,6 +451,14 @@ impl Core {
                 }
             }
             GroupBody::Thaw => seat.replica.borrow_mut().thaw(from),
+            GroupBody::StandingRequest { round } => {
+                let body = GroupBody::Standing(seat.replica.borrow().standing(round));
+                self.send(GroupMessage { group, from: to, to: from, body });
+            }
+            GroupBody::Standing(standing) => {
+                seat.replica.borrow_mut().heard_standing(from, standing, self.env.now());
+                self.mark_due(&seat);
+            }
             GroupBody::SnapshotRequest(request) => self.serve_page(&seat, from, request),
             GroupBody::SnapshotPage(page) => self.snapshots.arrived(page.session, Some(page)),
             GroupBody::SnapshotRefused { session } => self.snapshots.arrived(session, None),
@@ -482,6 +517,18 @@ impl Core {
                 watcher(change);
             }
         }
+        if let Some(lsn) = effects.founding {
+            self.env.spawn(Core::note_founding(self.clone(), seat.clone(), lsn));
+        }
+        if effects.joined {
+            let watcher = self.join_watcher.borrow().clone();
+            if let Some(watcher) = watcher {
+                watcher(seat.key.1);
+            }
+        }
+        if effects.admitted {
+            self.joined.happen();
+        }
         if effects.again {
             self.mark_due(seat);
         }
@@ -494,6 +541,16 @@ impl Core {
             let (group, disk) = seat.key;
             tracing::error!(%group, %disk, why, "a replica leaves its group");
             self.remove(seat);
+        }
+    }
+
+    async fn note_founding(self: Rc<Core>, seat: Rc<Seat>, lsn: Lsn) {
+        let wal = self.lanes.borrow().get(&seat.key.1).map(|lane| lane.wal.clone());
+        if let Some(wal) = wal
+            && wal.durable(lsn).await.is_ok()
+        {
+            seat.replica.borrow_mut().founding(self.env.now());
+            self.mark_due(&seat);
         }
     }
 

@@ -8,6 +8,7 @@
 //!   [`GroupMessage`]s. All replicas of a disk share that disk's log and its flushes.
 //! - The protobuf types of the Raft library stay in this room, and bytes of a peer never reach its parser.
 
+mod admission;
 mod error;
 mod event;
 mod host;
@@ -29,7 +30,8 @@ pub use host::{GroupHost, Transport, VotersLive, bootstrap};
 pub use limits::Options;
 pub use members::BadMembers;
 pub use message::{
-    BadMessage, GroupBody, GroupMessage, LogPosition, RaftMessage, SnapshotPage, SnapshotRequest,
+    BadMessage, GroupBody, GroupMessage, LogPosition, RaftMessage, SnapshotPage, SnapshotRequest, Stage,
+    Standing, decode_list, encode_list,
 };
 pub use status::{GroupStatus, LeaderChange, Role, RowsState, VoterStatus};
 pub use view::{RowsId, View, ViewScan};

@@ -28,7 +28,7 @@ pub struct Options {
     pub tick: Duration,
     /// Shortest election timeout, in ticks.
     pub election_ticks_min: usize,
-    /// Longest election timeout, in ticks (exclusive).
+    /// Longest election timeout of a first try, in ticks (exclusive); a second one may take as much longer again.
     pub election_ticks_max: usize,
     /// Ticks between two heartbeats.
     pub heartbeat_ticks: usize,
@@ -80,10 +80,10 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Options {
         Options {
-            tick: Duration::from_millis(100),
-            election_ticks_min: 10,
-            election_ticks_max: 20,
-            heartbeat_ticks: 2,
+            tick: Duration::from_millis(50),
+            election_ticks_min: 20,
+            election_ticks_max: 28,
+            heartbeat_ticks: 4,
             message_bytes_max: 1 << 20,
             inflight_messages_max: 256,
             uncommitted_bytes_max: 64 << 20,

@@ -56,6 +56,13 @@ pub enum GroupBody {
     LogPosition(LogPosition),
     /// Stand still no more.
     Thaw,
+    /// Asks how a voter stands, before the asker may vote.
+    StandingRequest {
+        /// The round that the answer belongs to.
+        round: u64,
+    },
+    /// How a voter stands.
+    Standing(Standing),
 }
 
 /// A message of the consensus.
@@ -99,9 +106,42 @@ pub struct LogPosition {
     pub frozen: bool,
     /// A leader is there, or was heard so lately that it may count on this voter.
     pub leader: bool,
-    /// The replica's rows are whole: it could serve them.
+    /// The replica could serve: its rows are whole and, where it was not asked to stand still, its node may lead (it is
+    /// neither drained nor far from the others).
     pub usable: bool,
+    /// It was emptied and may lack what it had acknowledged (see [`Stage::Joining`]).
+    pub joining: bool,
     /// Term and index of the last entry.
+    pub last: Position,
+}
+
+/// How far a replica is with taking part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Its store says nothing: it is new, or was emptied.
+    Blank,
+    /// Every voter was blank; it waits until all of them know.
+    Founding,
+    /// It was emptied, and catches up with what it may have acknowledged before.
+    Joining,
+    /// A voter like others.
+    Voting,
+}
+
+impl Stage {
+    const ALL: [Stage; 4] = [Stage::Blank, Stage::Founding, Stage::Joining, Stage::Voting];
+}
+
+/// How a voter stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// The round that was asked.
+    pub round: u64,
+    /// How far it is.
+    pub stage: Stage,
+    /// The highest term it knows of.
+    pub term: u64,
+    /// Term and index of the last entry of its log.
     pub last: Position,
 }
 
@@ -123,6 +163,8 @@ mod kind {
     pub(super) const LOG_POSITION_REQUEST: u8 = 5;
     pub(super) const LOG_POSITION: u8 = 6;
     pub(super) const THAW: u8 = 7;
+    pub(super) const STANDING_REQUEST: u8 = 8;
+    pub(super) const STANDING: u8 = 9;
 }
 
 /// Message types by their stored number.
@@ -143,11 +185,20 @@ const ENTRY_TYPES: [(u8, EntryType); 1] = [(0, EntryType::EntryNormal)];
 
 const REJECT: u8 = 1;
 const WITH_SNAPSHOT: u8 = 2;
+const ENTRIES_OF_BEFORE: u8 = 4;
+/// Messages in a row that may have the entries of the one before them: a set has 32 disks at most, so that one leader has
+/// no more other voters. What is read stays within so many times what was received.
+const REPEATS_MAX: usize = 31;
 
 impl GroupMessage {
     /// The bytes for another node.
     pub fn encode(&self) -> Bytes {
         let mut out = BytesMut::with_capacity(self.encoded_bytes());
+        self.encode_behind(None, &mut out);
+        out.freeze()
+    }
+
+    fn encode_behind(&self, before: Option<&GroupMessage>, out: &mut BytesMut) {
         out.put_u8(VERSION);
         out.put_u8(match &self.body {
             GroupBody::Raft(_) => kind::RAFT,
@@ -157,18 +208,20 @@ impl GroupMessage {
             GroupBody::LogPositionRequest { .. } => kind::LOG_POSITION_REQUEST,
             GroupBody::LogPosition(_) => kind::LOG_POSITION,
             GroupBody::Thaw => kind::THAW,
+            GroupBody::StandingRequest { .. } => kind::STANDING_REQUEST,
+            GroupBody::Standing(_) => kind::STANDING,
         });
         out.put_u32_le(self.group.0);
         out.put_slice(self.from.as_bytes());
         out.put_slice(self.to.as_bytes());
         match &self.body {
-            GroupBody::Raft(message) => encode_raft(&message.0, &mut out),
+            GroupBody::Raft(message) => encode_raft(&message.0, before.is_some(), out),
             GroupBody::SnapshotRequest(request) => {
                 out.put_u64_le(request.session);
                 out.put_u32_le(request.page);
                 out.put_u64_le(request.index_min);
             }
-            GroupBody::SnapshotPage(page) => encode_page(page, &mut out),
+            GroupBody::SnapshotPage(page) => encode_page(page, out),
             GroupBody::SnapshotRefused { session } => out.put_u64_le(*session),
             GroupBody::LogPositionRequest { round, freeze } => {
                 out.put_u64_le(*round);
@@ -179,19 +232,45 @@ impl GroupMessage {
                 out.put_u8(
                     u8::from(position.frozen)
                         | u8::from(position.leader) << 1
-                        | u8::from(position.usable) << 2,
+                        | u8::from(position.usable) << 2
+                        | u8::from(position.joining) << 3,
                 );
                 out.put_u64_le(position.last.term);
                 out.put_u64_le(position.last.index);
             }
             GroupBody::Thaw => {}
+            GroupBody::StandingRequest { round } => out.put_u64_le(*round),
+            GroupBody::Standing(standing) => {
+                out.put_u64_le(standing.round);
+                out.put_u8(standing.stage as u8);
+                out.put_u64_le(standing.term);
+                out.put_u64_le(standing.last.term);
+                out.put_u64_le(standing.last.index);
+            }
         }
-        out.freeze()
+    }
+
+    fn entries(&self) -> &[Entry] {
+        match &self.body {
+            GroupBody::Raft(message) => message.0.get_entries(),
+            _ => &[],
+        }
+    }
+
+    /// Index and term tell an entry of a group from all others, and what precedes it in any log.
+    fn has_entries_of(&self, before: &GroupMessage) -> bool {
+        let ends = |message: &GroupMessage| {
+            let place = |entry: &Entry| (entry.index, entry.term);
+            let entries = message.entries();
+            Some((place(entries.first()?), place(entries.last()?)))
+        };
+        let own = ends(self);
+        own.is_some() && self.group == before.group && own == ends(before)
     }
 
     /// About how many bytes [`GroupMessage::encode`] makes; also what the message holds in memory.
     pub fn encoded_bytes(&self) -> usize {
-        64 + match &self.body {
+        72 + match &self.body {
             GroupBody::Raft(message) => {
                 let entries =
                     message.0.get_entries().iter().map(|entry| 24 + entry.data.len()).sum::<usize>();
@@ -205,7 +284,11 @@ impl GroupMessage {
     }
 
     /// Reads the bytes of another node; entries and rows share their memory.
-    pub fn decode(mut bytes: Bytes) -> Result<GroupMessage, BadMessage> {
+    pub fn decode(bytes: Bytes) -> Result<GroupMessage, BadMessage> {
+        GroupMessage::decode_behind(None, bytes)
+    }
+
+    fn decode_behind(before: Option<&GroupMessage>, mut bytes: Bytes) -> Result<GroupMessage, BadMessage> {
         let input = &mut bytes;
         if get_u8(input)? != VERSION {
             return Err(BadMessage { what: "unknown version" });
@@ -215,7 +298,11 @@ impl GroupMessage {
         let from = get_disk(input)?;
         let to = get_disk(input)?;
         let body = match kind {
-            kind::RAFT => GroupBody::Raft(RaftMessage(Box::new(decode_raft(from, to, input)?))),
+            kind::RAFT => {
+                let before =
+                    before.filter(|before| before.group == group).map_or(&[][..], GroupMessage::entries);
+                GroupBody::Raft(RaftMessage(Box::new(decode_raft(from, to, before, input)?)))
+            }
             kind::SNAPSHOT_REQUEST => GroupBody::SnapshotRequest(SnapshotRequest {
                 session: get_u64(input)?,
                 page: get_u32(input)?,
@@ -235,10 +322,21 @@ impl GroupMessage {
                     frozen: flags & 1 != 0,
                     leader: flags & 2 != 0,
                     usable: flags & 4 != 0,
+                    joining: flags & 8 != 0,
                     last: Position { index: get_u64(input)?, term },
                 })
             }
             kind::THAW => GroupBody::Thaw,
+            kind::STANDING_REQUEST => GroupBody::StandingRequest { round: get_u64(input)? },
+            kind::STANDING => {
+                let round = get_u64(input)?;
+                let stage = Stage::ALL.get(usize::from(get_u8(input)?)).copied();
+                let stage = stage.ok_or(BadMessage { what: "unknown stage" })?;
+                let term = get_u64(input)?;
+                let last_term = get_u64(input)?;
+                let last = Position { index: get_u64(input)?, term: last_term };
+                GroupBody::Standing(Standing { round, stage, term, last })
+            }
             _ => return Err(BadMessage { what: "unknown kind" }),
         };
         if !bytes.is_empty() {
@@ -248,12 +346,53 @@ impl GroupMessage {
     }
 }
 
-fn encode_raft(message: &Message, out: &mut BytesMut) {
+/// Appends messages for one node. Entries that one has from the one before it, because both are for voters of that node, are
+/// not repeated.
+pub fn encode_list(messages: &[GroupMessage], out: &mut BytesMut) {
+    // In one piece: where it grows instead, half of its cost is the kernel's, who has to clear new memory.
+    out.reserve(4 + messages.iter().map(|message| 4 + message.encoded_bytes()).sum::<usize>());
+    out.put_u32_le(messages.len() as u32);
+    let mut repeats = 0;
+    for (number, message) in messages.iter().enumerate() {
+        let before = number.checked_sub(1).and_then(|before| messages.get(before));
+        let before = before.filter(|before| repeats < REPEATS_MAX && message.has_entries_of(before));
+        repeats = if before.is_some() { repeats + 1 } else { 0 };
+        let start = out.len();
+        out.put_u32_le(0);
+        message.encode_behind(before, out);
+        let bytes = (out.len() - start - 4) as u32;
+        out[start..start + 4].copy_from_slice(&bytes.to_le_bytes());
+    }
+}
+
+/// Reads what [`encode_list`] wrote.
+pub fn decode_list(input: &mut Bytes) -> Result<Vec<GroupMessage>, BadMessage> {
+    let count = get_u32(input)?;
+    let mut messages: Vec<GroupMessage> = Vec::new();
+    let mut repeats = 0;
+    for _ in 0..count {
+        let len = get_u32(input)? as usize;
+        let bytes = get_bytes(input, len)?;
+        let before = messages.last().filter(|_| repeats < REPEATS_MAX);
+        let message = GroupMessage::decode_behind(before, bytes)?;
+        let is_repeated = before.is_some_and(|before| message.has_entries_of(before));
+        repeats = if is_repeated { repeats + 1 } else { 0 };
+        messages.push(message);
+    }
+    Ok(messages)
+}
+
+fn encode_raft(message: &Message, has_entries_of_before: bool, out: &mut BytesMut) {
     let number = RAFT_TYPES.iter().find(|(_, kind)| *kind == message.get_msg_type());
     assert!(number.is_some(), "{:?} never leaves a replica", message.get_msg_type());
     out.put_u8(number.map_or(0, |(number, _)| *number));
     let snapshot = message.has_snapshot().then(|| message.get_snapshot());
-    out.put_u8(if message.reject { REJECT } else { 0 } | if snapshot.is_some() { WITH_SNAPSHOT } else { 0 });
+    let flags = [
+        (REJECT, message.reject),
+        (WITH_SNAPSHOT, snapshot.is_some()),
+        (ENTRIES_OF_BEFORE, has_entries_of_before),
+    ];
+    out.put_u8(flags.into_iter().filter(|(_, is_set)| *is_set).map(|(flag, _)| flag).sum());
     for field in [
         message.term,
         message.log_term,
@@ -271,6 +410,9 @@ fn encode_raft(message: &Message, out: &mut BytesMut) {
         out.put_u64_le(snapshot.get_metadata().index);
         put_short(&snapshot.data, out);
     }
+    if has_entries_of_before {
+        return;
+    }
     out.put_u32_le(message.get_entries().len() as u32);
     for entry in message.get_entries() {
         out.put_u8(entry_kind(entry.get_entry_type()));
@@ -281,7 +423,12 @@ fn encode_raft(message: &Message, out: &mut BytesMut) {
     }
 }
 
-fn decode_raft(from: DiskUuid, to: DiskUuid, input: &mut Bytes) -> Result<Message, BadMessage> {
+fn decode_raft(
+    from: DiskUuid,
+    to: DiskUuid,
+    entries_before: &[Entry],
+    input: &mut Bytes,
+) -> Result<Message, BadMessage> {
     let number = get_u8(input)?;
     let Some((_, kind)) = RAFT_TYPES.iter().find(|(known, _)| *known == number) else {
         return Err(BadMessage { what: "unknown type" });
@@ -309,6 +456,23 @@ fn decode_raft(from: DiskUuid, to: DiskUuid, input: &mut Bytes) -> Result<Messag
         let members = get_short(input)?;
         message.set_snapshot(snapshot(Position { index, term }, members)?);
     }
+    let entries = match flags & ENTRIES_OF_BEFORE != 0 {
+        true if entries_before.is_empty() => {
+            return Err(BadMessage { what: "it has the entries of the message before it, which has none" });
+        }
+        true => entries_before.to_vec(),
+        false => decode_entries(input)?,
+    };
+    // Raft counts on entries that follow each other.
+    let first = message.index.wrapping_add(1);
+    if entries.iter().enumerate().any(|(n, entry)| entry.index != first.wrapping_add(n as u64)) {
+        return Err(BadMessage { what: "entries do not follow each other" });
+    }
+    message.set_entries(entries.into());
+    Ok(message)
+}
+
+fn decode_entries(input: &mut Bytes) -> Result<Vec<Entry>, BadMessage> {
     let count = get_u32(input)?;
     let mut entries = Vec::new();
     for _ in 0..count {
@@ -323,13 +487,7 @@ fn decode_raft(from: DiskUuid, to: DiskUuid, input: &mut Bytes) -> Result<Messag
         entry.data = get_bytes(input, bytes)?;
         entries.push(entry);
     }
-    // Raft counts on entries that follow each other.
-    let first = message.index.wrapping_add(1);
-    if entries.iter().enumerate().any(|(n, entry)| entry.index != first.wrapping_add(n as u64)) {
-        return Err(BadMessage { what: "entries do not follow each other" });
-    }
-    message.set_entries(entries.into());
-    Ok(message)
+    Ok(entries)
 }
 
 /// Raft's description of a snapshot; the rows are fetched in pages.
@@ -480,9 +638,17 @@ mod tests {
                 frozen: true,
                 leader: false,
                 usable: true,
+                joining: false,
                 last: Position { index: 2, term: 1 },
             }),
             GroupBody::Thaw,
+            GroupBody::StandingRequest { round: 6 },
+            GroupBody::Standing(Standing {
+                round: 6,
+                stage: Stage::Joining,
+                term: 9,
+                last: Position { index: 2, term: 1 },
+            }),
         ];
         bodies
             .into_iter()
@@ -512,6 +678,49 @@ mod tests {
                 let _ = GroupMessage::decode(Bytes::from(flipped));
             }
         }
+    }
+
+    #[test]
+    fn entries_for_two_voters_of_a_node_travel_once() {
+        let first = messages().remove(0);
+        let mut second = first.clone();
+        second.to = disk(3);
+        let GroupBody::Raft(body) = &mut second.body else { panic!() };
+        body.0.to = raft_id(disk(3));
+        body.0.commit = 39;
+        let list = |messages: &[&GroupMessage]| {
+            let mut out = BytesMut::new();
+            encode_list(&messages.iter().map(|message| (*message).clone()).collect::<Vec<_>>(), &mut out);
+            out.freeze()
+        };
+        let check = |messages: &[&GroupMessage], bodies: usize| {
+            let bytes = list(messages);
+            assert!((bodies * 3000..bodies * 3000 + messages.len() * 200).contains(&bytes.len()));
+            let decoded = decode_list(&mut bytes.clone()).unwrap();
+            assert_eq!(format!("{:?}", decoded.iter().collect::<Vec<_>>()), format!("{messages:?}"));
+            bytes
+        };
+        let both = check(&[&first, &second], 1);
+        check(&[&first, &second, &first, &second], 1);
+        check(&[&first; 40], 2);
+        // Behind nothing they are missed.
+        let without_the_first = [&1_u32.to_le_bytes()[..], &both[4 + 4 + first.encode().len()..]].concat();
+        assert!(decode_list(&mut Bytes::from(without_the_first)).is_err());
+        // Others are not taken for the same.
+        let stranger = GroupMessage { group: GroupId(78), ..first.clone() };
+        check(&[&stranger, &second], 2);
+        let mut older = first.clone();
+        let GroupBody::Raft(body) = &mut older.body else { panic!() };
+        body.0.mut_entries()[0].term = 6;
+        check(&[&older, &second], 2);
+        let mut longer = first.clone();
+        let GroupBody::Raft(body) = &mut longer.body else { panic!() };
+        body.0.mut_entries().push(Entry { term: 7, index: 43, ..Entry::default() });
+        check(&[&longer, &second], 2);
+        // A row that is too long is not believed.
+        let one = &both[4 + 4 + first.encode().len()..];
+        let many = [&40_u32.to_le_bytes()[..], &list(&[&first])[4..], &one.repeat(39)].concat();
+        assert!(decode_list(&mut Bytes::from(many)).is_err());
     }
 
     #[test]

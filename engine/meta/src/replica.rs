@@ -8,15 +8,21 @@
 //! - A proposal is answered `Ok` only after its own entry (same index *and* term) was applied.
 //! - A read is answered only under a lease that the clock confirms at that moment, or after a majority confirmed
 //!   the leader in a round that began after the read came, and everything committed until then was applied.
-//! - While it stands still for a salvage (frozen) it takes no message, no tick and no proposal.
+//! - While it stands still for a salvage (frozen), and until it was admitted (see [`crate::admission`]), it takes no
+//!   message, no tick and no proposal.
 
+mod joining;
+mod leadership;
+mod rows;
+
+use crate::admission::{Admission, JOINING_NOTE};
 use crate::error::{ProposeError, Proposed, ReadError};
-use crate::host::ChangeWatcher;
+use crate::host::{ChangeWatcher, Draining};
 use crate::lease::{Lease, Promise};
 use crate::limits::Options;
 use crate::log::{Log, Offer, log_entry};
 use crate::members::{Members, raft_id};
-use crate::message::{GroupBody, GroupMessage, LogPosition, RaftMessage};
+use crate::message::{GroupBody, GroupMessage, LogPosition, RaftMessage, Stage};
 use crate::pace::Pace;
 use crate::payload::{self, Unreadable};
 use crate::status::{GroupStatus, LeaderChange, Role, RowsState, VoterStatus};
@@ -29,24 +35,16 @@ use bytes::Bytes;
 use futures::FutureExt;
 use futures::channel::oneshot;
 use raft::eraftpb::{Entry, Message, MessageType};
-use raft::{Config, ProgressState, RawNode, StateRole};
+use raft::{Config, RawNode, StateRole};
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
-use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// The context of a vote request that a leader asked for (raft-rs keeps its own constant to itself).
 const TRANSFER_CONTEXT: &[u8] = b"CampaignTransfer";
 /// Confirmations of leadership under way at the same time.
 const ROUNDS_MAX: usize = 4;
-/// A voter may be this many entries behind and still be handed the leadership.
-const HAND_OVER_LAG_ENTRIES_MAX: u64 = 64;
-/// First wait after a hand-over that failed, and the longest.
-const HAND_OVER_AGAIN: Duration = Duration::from_secs(10);
-const HAND_OVER_AGAIN_MAX: Duration = Duration::from_secs(300);
-/// Pause between two hand-overs of one core.
-pub(crate) const HAND_OVER_PAUSE: Duration = Duration::from_millis(100);
 
 /// What a replica is made of.
 pub(crate) struct Parts {
@@ -63,6 +61,8 @@ pub(crate) struct Parts {
     pub(crate) seed: u64,
     /// When the next hand-over of this core may begin.
     pub(crate) hand_over_gate: Rc<Cell<Instant>>,
+    /// Whether this core shall lead nothing.
+    pub(crate) draining: Draining,
     /// Is told of what is applied.
     pub(crate) change_watcher: Option<ChangeWatcher>,
     /// The last id of rows that this core gave out.
@@ -106,6 +106,12 @@ pub(crate) struct Effects {
     pub(crate) again: bool,
     /// The index wants a pause: call again when it is over.
     pub(crate) stalled: bool,
+    /// Tell [`Replica::founding`] once the log is durable up to here.
+    pub(crate) founding: Option<Lsn>,
+    /// It may ask for votes from now on.
+    pub(crate) admitted: bool,
+    /// It has found out that its disk was emptied.
+    pub(crate) joined: bool,
     /// The disk takes no writes any more.
     pub(crate) fenced: bool,
     /// The replica must leave its group.
@@ -157,7 +163,14 @@ pub(crate) struct Replica {
     node: RawNode<Log>,
     seed: u64,
     elections: u64,
+    /// Of these, so many while the last leader was not known yet.
+    elections_before: u64,
     started: Instant,
+    admission: Admission,
+    /// Where the note of founding ends in the log, until the host was told.
+    founding: Option<Lsn>,
+    admitted: bool,
+    joined: bool,
     promise: Promise,
     lease: Lease,
     /// Who asked this replica to stand still, and until when.
@@ -185,6 +198,11 @@ pub(crate) struct Replica {
     hand_over_at: Instant,
     hand_over_again: Duration,
     hand_over_gate: Rc<Cell<Instant>>,
+    draining: Draining,
+    /// While it is drained: when the next heir is asked.
+    drain_at: Instant,
+    /// Which of the heirs, the fittest first, is asked next.
+    heir_turn: usize,
     /// Of this disk, while it leads.
     own_pace: Pace,
     /// Of the disk that should lead, while this one leads.
@@ -198,7 +216,7 @@ impl Replica {
     pub(crate) fn new(parts: Parts, now: Instant) -> Result<Replica, &'static str> {
         let Parts { group, disk, store, members, preference, options, held, seed, hand_over_gate, .. } =
             parts;
-        let Parts { change_watcher, rows_ids, .. } = parts;
+        let Parts { change_watcher, rows_ids, draining, .. } = parts;
         let id = raft_id(disk);
         let rank = preference.iter().position(|voter| *voter == disk).unwrap_or(preference.len());
         let offer = Rc::new(Offer {
@@ -209,6 +227,8 @@ impl Replica {
         let index = store.index().clone();
         let node = start_node(id, &store, &offer, &options)?;
         let promise = Promise::at_start(now, options.promise(), held);
+        let others = offer.members.borrow().voters().iter().filter(|voter| **voter != disk).count();
+        let admission = Admission::at_start(store.hard_state(), store.last_index(), others, now);
         let mut replica = Replica {
             group,
             disk,
@@ -224,7 +244,12 @@ impl Replica {
             node,
             seed,
             elections: 0,
+            elections_before: 0,
             started: now,
+            admission,
+            founding: None,
+            admitted: false,
+            joined: false,
             promise,
             lease: Lease::default(),
             frozen: BTreeMap::new(),
@@ -246,8 +271,11 @@ impl Replica {
             confirmed: Vec::new(),
             leading_since: None,
             hand_over_at: now,
-            hand_over_again: HAND_OVER_AGAIN,
+            hand_over_again: leadership::HAND_OVER_AGAIN,
             hand_over_gate,
+            draining,
+            drain_at: now,
+            heir_turn: 0,
             own_pace: Pace::default(),
             preferred_pace: Pace::default(),
             told: None,
@@ -313,7 +341,18 @@ impl Replica {
 
     /// Takes no messages, ticks and proposals.
     fn deaf(&self, now: Instant) -> bool {
-        self.failed.is_some() || self.paused || self.frozen(now)
+        self.failed.is_some() || self.paused || self.frozen(now) || !self.admission.takes_part()
+    }
+
+    /// Where its log ends says something: it forgot nothing, or joins and says so.
+    pub(crate) fn has_a_position(&self) -> bool {
+        self.admission.takes_part() || self.admission.stage() == Stage::Founding
+    }
+
+    /// Term and index of the last entry of its log.
+    fn last(&self) -> Position {
+        let log = &self.node.raft.raft_log;
+        Position { index: log.last_index(), term: log.last_term() }
     }
 
     pub(crate) fn members(&self) -> Members {
@@ -358,6 +397,12 @@ impl Replica {
             first: self.store.first_index(),
             last: last_index,
             rows: self.rows,
+            stage: self.admission.stage(),
+            awaits: self
+                .admission
+                .awaits(self.offer.members.borrow().voters())
+                .filter(|voter| *voter != self.disk)
+                .collect(),
             proposals_waiting: self.waiting.len() + self.proposals.len(),
             voters,
         }
@@ -376,6 +421,10 @@ impl Replica {
         match message.get_msg_type() {
             MessageType::MsgRequestVote | MessageType::MsgRequestPreVote => {
                 if self.promise.binds(now) && message.context != TRANSFER_CONTEXT {
+                    return;
+                }
+                let candidate = Position { index: message.index, term: message.log_term };
+                if !self.admission.may_vote_for(candidate) {
                     return;
                 }
             }
@@ -409,7 +458,7 @@ impl Replica {
                 from_leader = true;
             }
             MessageType::MsgTimeoutNow => {
-                if self.rows != RowsState::Whole {
+                if self.rows != RowsState::Whole || !self.admission.is_voting() {
                     return;
                 }
             }
@@ -432,7 +481,8 @@ impl Replica {
     pub(crate) fn tick(&mut self, now: Instant) {
         self.expire(now);
         self.frozen.retain(|_, until| now < *until);
-        if self.deaf(now) {
+        self.seek_admission(now);
+        if self.deaf(now) || !self.admission.is_voting() {
             return;
         }
         if self.node.tick() && !self.leading() {
@@ -443,24 +493,6 @@ impl Replica {
             self.retry_snapshots(now);
             self.consider_hand_over(now);
         }
-    }
-
-    /// Asks for votes if nobody leads and this voter's turn has come. For the first moments after a start.
-    pub(crate) fn campaign_at_start(&mut self, now: Instant) {
-        let waited = now.since(self.started);
-        let turn = self.options.start_rank_delay * u32::try_from(self.rank).unwrap_or(u32::MAX);
-        let free = !self.promise.binds(now) && !self.deaf(now);
-        let state = self.node.raft.state;
-        let idle = matches!(state, StateRole::Follower | StateRole::PreCandidate);
-        if self.node.raft.leader_id == 0 && idle && free && waited >= turn && self.rows == RowsState::Whole {
-            let _ = self.node.campaign();
-            self.pin_election_timeout();
-        }
-    }
-
-    /// True while [`Replica::campaign_at_start`] is worth calling.
-    pub(crate) fn starting(&self, now: Instant) -> bool {
-        self.node.raft.leader_id == 0 && now.since(self.started) < self.options.start_period
     }
 
     /// Queues a batch for the log.
@@ -545,6 +577,7 @@ impl Replica {
                 self.start_round(now);
             }
             self.take_ready(now, &mut effects);
+            self.look_whether_caught_up(now);
             self.look_at_paces(now);
             self.apply(&mut effects);
             if !self.leading() {
@@ -552,6 +585,9 @@ impl Replica {
             }
             self.note_leader(now, &mut effects);
         }
+        effects.founding = self.founding.take();
+        effects.admitted = std::mem::take(&mut self.admitted);
+        effects.joined = std::mem::take(&mut self.joined);
         effects.failed = self.failed;
         effects.messages = std::mem::take(&mut self.out);
         effects
@@ -602,37 +638,10 @@ impl Replica {
         }
     }
 
-    /// What the voters have flushed tells whose disk is slow. A leader's own is the worst: it applies, and so answers,
-    /// only what is durable there.
-    fn look_at_paces(&mut self, now: Instant) {
-        if !self.own_pace.is_waiting() && !self.preferred_pace.is_waiting() {
-            return;
-        }
-        let members = self.offer.members.borrow();
-        let prs = self.node.raft.prs();
-        let matched = |voter: DiskUuid| prs.get(raft_id(voter)).map_or(0, |progress| progress.matched);
-        let majority = members.voters().len() / 2 + 1;
-        let without = |voter: DiskUuid| {
-            let others = members.voters().iter().filter(|other| **other != voter);
-            let mut others: Vec<u64> = others.map(|other| matched(*other)).collect();
-            others.sort_unstable_by(|a, b| b.cmp(a));
-            others.get(majority - 1).copied()
-        };
-        let was_slow = self.own_pace.is_slow();
-        self.own_pace.look(matched(self.disk), without(self.disk), now);
-        if let Some(preferred) = self.preference.first().copied().filter(|disk| *disk != self.disk) {
-            self.preferred_pace.look(matched(preferred), without(preferred), now);
-        }
-        drop(members);
-        if self.own_pace.is_slow() && !was_slow {
-            tracing::warn!(group = %self.group, disk = %self.disk, "the leader's disk is slow: another one shall lead");
-            self.hand_over_at = now;
-        }
-    }
-
     fn hard_state(&self) -> HardState {
         let raft = &self.node.raft;
-        HardState { term: raft.term, vote: raft.vote, commit: raft.raft_log.committed }
+        let vote = if self.admission.stage() == Stage::Joining { JOINING_NOTE } else { raft.vote };
+        HardState { term: raft.term, vote, commit: raft.raft_log.committed }
     }
 
     fn send(&mut self, messages: Vec<Message>) {
@@ -813,249 +822,8 @@ impl Replica {
         }
     }
 
-    fn note_leader(&mut self, now: Instant, effects: &mut Effects) {
-        let (term, leader) = (self.node.raft.term, self.leader());
-        if self.leading() {
-            if self.leading_since.is_none() {
-                self.leading_since = Some(now);
-                self.hand_over_at = now.after(self.options.leader_return_after);
-            }
-        } else if self.leading_since.is_some() {
-            self.leading_since = None;
-            self.snapshot_watch.clear();
-            self.own_pace.forget();
-            self.preferred_pace.forget();
-        }
-        if self.told != Some((term, leader)) {
-            self.told = Some((term, leader));
-            effects.leader_change = Some(LeaderChange { group: self.group, term, leader });
-        }
-    }
-
-    /// Raft draws election timeouts from the operating system; here they follow from the seed alone.
-    fn pin_election_timeout(&mut self) {
-        let Options { election_ticks_min: min, election_ticks_max: max, .. } = *self.options;
-        let draw = [self.node.raft.term.to_le_bytes(), self.elections.to_le_bytes()].concat();
-        let draw = xxh3_64_with_seed(&draw, self.seed) as usize;
-        // The voter that should lead is the first to notice that nobody does.
-        let ticks = if self.rank == 0 { min + draw % 3 } else { min + 3 + draw % (max - min - 3) };
-        self.node.raft.set_randomized_election_timeout(ticks);
-    }
-
     pub(crate) fn fail(&mut self, why: &'static str) {
         self.failed = Some(why);
-    }
-
-    // ---- leadership moves ----
-
-    /// Hands the leadership to `to`. False where this replica does not lead or `to` does not vote.
-    pub(crate) fn hand_over(&mut self, to: DiskUuid, now: Instant) -> bool {
-        let votes = self.offer.members.borrow().voters().contains(&to);
-        if !self.leading() || !votes || to == self.disk || self.frozen(now) {
-            return false;
-        }
-        // The message that makes `to` start may be delayed for any time: no lease in this term any more.
-        self.lease.bar(self.node.raft.term);
-        self.node.transfer_leader(raft_id(to));
-        true
-    }
-
-    /// The voter that is best fit to lead beside this one.
-    fn heir(&self) -> Option<DiskUuid> {
-        let prs = self.node.raft.prs();
-        let voters = self.offer.members.borrow().voters().to_vec();
-        voters
-            .into_iter()
-            .filter(|disk| *disk != self.disk)
-            .filter_map(|disk| {
-                let progress = prs.get(raft_id(disk))?;
-                let rank = self.preference.iter().position(|voter| *voter == disk);
-                let rank = rank.unwrap_or(self.preference.len());
-                progress.recent_active.then_some(((progress.matched, usize::MAX - rank), disk))
-            })
-            .max_by_key(|(fitness, _)| *fitness)
-            .map(|(_, disk)| disk)
-    }
-
-    /// This disk is out of service: whoever is best fit shall lead at once. Nothing more is written here.
-    pub(crate) fn resign(&mut self) -> Vec<GroupMessage> {
-        if self.leading()
-            && let Some(heir) = self.heir()
-        {
-            self.lease.bar(self.node.raft.term);
-            self.node.raft.msgs.clear();
-            self.node.raft.send_timeout_now(raft_id(heir));
-            let farewell = std::mem::take(&mut self.node.raft.msgs);
-            self.send(farewell);
-        }
-        self.refuse_reads();
-        for (_, reads) in std::mem::take(&mut self.confirmed) {
-            for read in reads {
-                answer(read.answer, Err(ReadError::NotLeader { leader: None }));
-            }
-        }
-        for waiting in std::mem::take(&mut self.waiting) {
-            answer(waiting.answer, Err(ProposeError::Unknown));
-        }
-        for proposal in std::mem::take(&mut self.proposals) {
-            answer(proposal.answer, Err(ProposeError::NotLeader { leader: None }));
-        }
-        std::mem::take(&mut self.out)
-    }
-
-    fn consider_hand_over(&mut self, now: Instant) {
-        if self.node.raft.lead_transferee.is_some()
-            || now < self.hand_over_at
-            || now < self.hand_over_gate.get()
-        {
-            return;
-        }
-        let last = self.node.raft.raft_log.last_index();
-        let near = |replica: &Replica, disk: DiskUuid| {
-            replica.node.raft.prs().get(raft_id(disk)).is_some_and(|progress| {
-                progress.recent_active
-                    && progress.state == ProgressState::Replicate
-                    && progress.matched + HAND_OVER_LAG_ENTRIES_MAX >= last
-            })
-        };
-        if self.rows != RowsState::Whole || self.own_pace.is_slow() {
-            if let Some(heir) = self.heir().filter(|heir| near(self, *heir)) {
-                self.ask_heir(heir, now);
-            }
-            return;
-        }
-        let Some(preferred) = self.preference.first().copied() else { return };
-        if preferred != self.disk && !self.preferred_pace.is_slow() && near(self, preferred) {
-            self.ask_heir(preferred, now);
-        }
-    }
-
-    /// Asks whether the heir could serve; its answer comes to [`Replica::heir_answers`].
-    fn ask_heir(&mut self, heir: DiskUuid, now: Instant) {
-        self.hand_over_at = now.after(self.options.election_timeout_min());
-        let body = GroupBody::LogPositionRequest { round: self.node.raft.term, freeze: false };
-        self.out.push(GroupMessage { group: self.group, from: self.disk, to: heir, body });
-    }
-
-    /// An answer to [`Replica::ask_heir`].
-    pub(crate) fn heir_answers(&mut self, heir: DiskUuid, position: LogPosition, now: Instant) {
-        let raft = &self.node.raft;
-        if !self.leading()
-            || position.round != raft.term
-            || !position.usable
-            || now < self.hand_over_gate.get()
-        {
-            return;
-        }
-        if raft.lead_transferee.is_none() && self.hand_over(heir, now) {
-            self.hand_over_gate.set(now.after(HAND_OVER_PAUSE));
-            self.hand_over_at = now.after(self.hand_over_again);
-            self.hand_over_again = (self.hand_over_again * 2).min(HAND_OVER_AGAIN_MAX);
-        }
-    }
-
-    /// Offers a snapshot again to followers that were offered one and did not get ahead.
-    fn retry_snapshots(&mut self, now: Instant) {
-        let voters: Vec<u64> = self.offer.members.borrow().all().map(raft_id).collect();
-        for id in voters {
-            let state = self.node.raft.prs().get(id).map(|progress| progress.state);
-            if state != Some(ProgressState::Snapshot) {
-                self.snapshot_watch.remove(&id);
-                continue;
-            }
-            let since = self.snapshot_watch.entry(id).or_insert(SnapshotWatch { since: now }).since;
-            if now.since(since) >= self.options.election_timeout_max() {
-                self.snapshot_watch.remove(&id);
-                self.node.report_snapshot(id, raft::SnapshotStatus::Failure);
-            }
-        }
-    }
-
-    // ---- rows ----
-
-    /// The rows turned out to be damaged: another voter should lead, and the rows must be fetched again.
-    pub(crate) fn rows_damaged(&mut self, now: Instant) {
-        if self.rows == RowsState::Whole {
-            self.rows = RowsState::Damaged;
-            self.offer.usable.set(false);
-            self.hand_over_at = now;
-        }
-    }
-
-    /// The index (Raft) that a fetched snapshot must reach, where one is needed. A leader hands over first.
-    pub(crate) fn snapshot_wanted(&self) -> Option<u64> {
-        if self.leading() || self.rows == RowsState::Loading || self.failed.is_some() {
-            return None;
-        }
-        let damaged = (self.rows == RowsState::Damaged).then_some(0);
-        let index_min = self.snapshot_wanted.or(damaged)?;
-        Some(index_min.max(self.applied().index))
-    }
-
-    /// The index refuses to take more because of its damage.
-    pub(crate) fn rows_stuck(&mut self, now: Instant) {
-        self.rows_damaged(now);
-        self.rows_stuck = true;
-    }
-
-    /// Takes nothing in until [`Replica::restart`].
-    pub(crate) fn pause(&mut self) {
-        self.paused = true;
-    }
-
-    /// The rows are being replaced: nothing is applied until [`Replica::restart`].
-    pub(crate) fn begin_loading(&mut self) {
-        assert!(self.rows != RowsState::Loading && !self.leading());
-        self.rows = RowsState::Loading;
-        self.offer.usable.set(false);
-    }
-
-    /// The fetch failed before any row was replaced.
-    pub(crate) fn loading_failed(&mut self, rows: RowsState) {
-        assert!(self.rows == RowsState::Loading);
-        self.rows = rows;
-        self.offer.usable.set(rows == RowsState::Whole);
-        self.snapshot_wanted = None;
-        self.paused = false;
-    }
-
-    pub(crate) fn rows(&self) -> RowsState {
-        self.rows
-    }
-
-    /// Begins again from the store, whose rows and log were set to a snapshot. Promises and answers that wait
-    /// stay; term and vote come from the store.
-    pub(crate) fn restart(&mut self, members: Members) {
-        assert!(self.all_flushed() && self.rows == RowsState::Loading);
-        *self.offer.members.borrow_mut() = members;
-        match start_node(self.id, &self.store, &self.offer, &self.options) {
-            Ok(node) => self.node = node,
-            Err(why) => return self.fail(why),
-        }
-        self.index = self.store.index().clone();
-        self.rows_id = next_rows_id(&self.rows_ids);
-        self.rows = RowsState::Whole;
-        self.rows_stuck = false;
-        self.paused = false;
-        self.offer.usable.set(true);
-        self.snapshot_wanted = None;
-        self.apply_queue.clear();
-        self.apply_queue_bytes = 0;
-        self.refuse_reads();
-        self.answer_proposals(Position { index: self.applied().index, term: 0 });
-        self.pin_election_timeout();
-    }
-
-    /// Tells the leader that this replica stands at its snapshot.
-    pub(crate) fn announce(&mut self, leader: DiskUuid) {
-        let mut message = Message::default();
-        message.set_msg_type(MessageType::MsgAppendResponse);
-        message.from = self.id;
-        message.to = raft_id(leader);
-        message.term = self.node.raft.term;
-        message.index = self.applied().index;
-        message.commit = self.applied().index;
-        self.send(vec![message]);
     }
 
     // ---- salvage ----
@@ -1073,11 +841,20 @@ impl Replica {
         let heard = raft.leader_id != 0 && raft.election_elapsed < self.options.election_ticks_min;
         let leader = self.leading() || (!self.frozen(now) && (heard || self.promise.binds(now)));
         let frozen = freeze && !leader;
-        let last = Position { index: raft.raft_log.last_index(), term: raft.raft_log.last_term() };
+        let last = self.last();
         if frozen {
             self.frozen.insert(asker, now.after(self.options.promise()));
         }
-        LogPosition { round, frozen, leader, usable: self.rows == RowsState::Whole, last }
+        let joining = self.admission.stage() == Stage::Joining;
+        LogPosition {
+            round,
+            frozen,
+            leader,
+            // Who may only be read from is no heir.
+            usable: self.rows == RowsState::Whole && !joining && (freeze || !(self.draining)()),
+            joining,
+            last,
+        }
     }
 
     /// Stands still no more for `asker`.
@@ -1119,6 +896,9 @@ fn start_node(
     }
     // What was applied was committed. The commit that was stored last may be older.
     hard_state.commit = hard_state.commit.max(applied.index).min(store.last_index());
+    if hard_state.vote == JOINING_NOTE {
+        hard_state.vote = 0;
+    }
     if hard_state.term < last_term {
         hard_state = HardState { term: last_term, vote: 0, ..hard_state };
     }
@@ -1127,7 +907,7 @@ fn start_node(
         id,
         election_tick: options.election_ticks_min,
         min_election_tick: options.election_ticks_min,
-        max_election_tick: options.election_ticks_max,
+        max_election_tick: 2 * options.election_ticks_max - options.election_ticks_min,
         heartbeat_tick: options.heartbeat_ticks,
         applied: applied.index,
         max_size_per_msg: options.message_bytes_max,

@@ -10,8 +10,9 @@
 //!    `x` is that of `h`'s last entry, both got their last entries from the same leader, and `x` reaches at least as
 //!    far: it holds the entry (log matching). If it is a later term, then the leader of that term held every entry
 //!    committed before it (leader completeness), and `x`, which got its last entry from it, holds everything before that
-//!    entry too. A damaged replica has no seat and does not answer; a log position counts entries that are not
-//!    flushed yet, because their acknowledgement may be under way.
+//!    entry too. A damaged replica has no seat and does not answer, one that was emptied counts only where it may help to
+//!    elect a leader (`crate::admission`); a log position counts entries that are not flushed yet, because their
+//!    acknowledgement may be under way.
 //! 2. *Nothing is committed meanwhile.* Each voter of `S` stands still for `promise` after it answered: it takes no
 //!    entry, gives no vote, starts no election; and it only does so where it leads nobody and no leader was heard
 //!    lately. The voters outside `S` are at most `q - 1`: none of them can commit or lead with these alone. The round
@@ -157,6 +158,7 @@ impl Core {
         let here = |disk: DiskUuid| self.seat((seat.key.0, disk)).is_some();
         let newest = answers
             .iter()
+            .filter(|(_, position)| !position.joining)
             .max_by_key(|(disk, position)| {
                 (position.last.term, position.last.index, position.usable, here(**disk), **disk)
             })
@@ -251,8 +253,9 @@ fn judge(members: &Members, answers: &BTreeMap<DiskUuid, LogPosition>) -> Result
     if reachable >= members.majority() || answers.values().any(|position| position.leader) {
         return Err(SalvageError::Majority);
     }
-    if reachable < needed(members) {
-        return Err(SalvageError::TooFew { reachable, needed: needed(members) });
+    let joining = answers.values().filter(|position| position.joining).count();
+    if reachable - joining < needed(members) {
+        return Err(SalvageError::TooFew { reachable: reachable - joining, needed: needed(members) });
     }
     Ok(())
 }
@@ -268,8 +271,14 @@ mod tests {
     fn judged(voters: u8, answering: u8, leader: bool) -> Result<(), SalvageError> {
         let disks: Vec<_> = (1..=voters).map(disk).collect();
         let members = Members::of_voters(&disks).unwrap();
-        let position =
-            LogPosition { round: 1, frozen: false, leader, usable: true, last: Position::default() };
+        let position = LogPosition {
+            round: 1,
+            frozen: false,
+            leader,
+            usable: true,
+            joining: false,
+            last: Position::default(),
+        };
         let answers = (1..=answering).map(|number| (disk(number), position)).collect();
         judge(&members, &answers)
     }

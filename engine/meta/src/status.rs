@@ -1,5 +1,6 @@
 //! What operators and the layer above see of a group.
 
+use crate::message::Stage;
 use buckets_ring::id::{DiskUuid, GroupId};
 
 /// A replica's part in its group.
@@ -60,6 +61,10 @@ pub struct GroupStatus {
     pub last: u64,
     /// The state of its rows.
     pub rows: RowsState,
+    /// How far it is with taking part.
+    pub stage: Stage,
+    /// Voters that have not told yet how they stand, where this one may not vote before they did.
+    pub awaits: Vec<DiskUuid>,
     /// Proposals without an answer.
     pub proposals_waiting: usize,
     /// All voters, sorted by disk.

@@ -73,7 +73,7 @@ fn disturb(cluster: &Cluster) {
     let nodes = cluster.nodes.len();
     let (what, node, other) = {
         let mut rng = cluster.rng.borrow_mut();
-        (rng.below(12), rng.below(nodes as u64) as usize, rng.below(nodes as u64) as usize)
+        (rng.below(13), rng.below(nodes as u64) as usize, rng.below(nodes as u64) as usize)
     };
     let net = &cluster.net;
     match what {
@@ -105,6 +105,12 @@ fn disturb(cluster: &Cluster) {
             if let Some((_, host)) = cluster.host(place.at) {
                 host.stop_disk(place.disk);
             }
+        }
+        // One disk at a time is what every group tolerates.
+        11 if cluster.layout.nodes > 1 && cluster.all_vote() => {
+            let place = cluster.rng.borrow_mut().pick(&cluster.places).clone();
+            cluster.crash(place.at.0);
+            cluster.empty(place.disk);
         }
         _ => {
             let place = cluster.rng.borrow_mut().pick(&cluster.places).clone();

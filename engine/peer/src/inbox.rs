@@ -1,15 +1,16 @@
-//! Frames out of a stream.
+//! Frames out of a channel.
 //!
 //! What must hold: memory follows what has arrived, not what was announced, until a head is verified; a payload is read into
 //! its own buffers, past this one, but for what came along with its head; while nothing has arrived no buffer is held.
 
-use buckets_env::{AlignedBuf, AlignedBytes, ReadHalf};
+use crate::channel::ChannelReadHalf;
+use buckets_env::{AlignedBuf, AlignedBytes};
 use buckets_rpc::frame::{BadFrame, FrameHeader, Opened, OpenedHead, PayloadShape, open};
 use buckets_rpc::session::{Opener, PayloadCheck};
 use bytes::Bytes;
 use std::io;
 
-/// Asked of the stream at a time.
+/// Asked of the channel at a time.
 const READ_BYTES: usize = 64 << 10;
 /// The same where a payload is expected again: what comes along with its head has to be copied.
 const READ_BYTES_BESIDE_PAYLOADS: usize = 4 << 10;
@@ -36,9 +37,9 @@ pub(crate) struct Incoming {
     pub(crate) payload: Vec<AlignedBytes>,
 }
 
-/// What reads the frames of one stream.
+/// What reads the frames of one channel.
 pub(crate) struct Inbox<F> {
-    reading: ReadHalf,
+    reading: ChannelReadHalf,
     opener: Opener,
     /// Called when anything has arrived.
     heard: F,
@@ -49,7 +50,7 @@ pub(crate) struct Inbox<F> {
 }
 
 impl<F: Fn()> Inbox<F> {
-    pub(crate) fn new(reading: ReadHalf, opener: Opener, heard: F) -> Inbox<F> {
+    pub(crate) fn new(reading: ChannelReadHalf, opener: Opener, heard: F) -> Inbox<F> {
         Inbox { reading, opener, heard, buffer: None, start: 0, end: 0, expects_payload: false }
     }
 

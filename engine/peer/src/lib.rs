@@ -9,14 +9,19 @@
 //! - A question ends with an answer or with an [`AskError`] that says whether it may have happened; it is never sent twice.
 //! - Nothing of a peer that has not proved the deployment's secret is kept, and little is read of it, for a short time.
 //! - An idle connection holds no buffer.
+//! - Where connections are encrypted, TLS lies below the handshake and changes nothing above it: what does not show a
+//!   certificate of the deployment's CA does not come to the handshake.
 
 mod bell;
+mod certificates;
+mod channel;
 mod inbox;
 mod link;
 mod options;
 mod peer;
 mod server;
 mod shake;
+mod tls;
 
 pub use buckets_rpc::connection::{Counts, Message as RpcMessage, Refused};
 pub use buckets_rpc::frame::TooLong;
@@ -24,6 +29,7 @@ pub use buckets_rpc::handshake::{HandshakeError, Identity, NodeId, Remote, Targe
 pub use buckets_rpc::health::{HealthOptions, HealthState};
 pub use buckets_rpc::limits::Limits;
 pub use buckets_rpc::session::{Secret, ShortSecret};
+pub use certificates::{Pem, Tls, TlsError, TlsFile};
 pub use link::AskError;
 pub use options::PeerOptions;
 pub use peer::{Peer, PeerAddress, PeerCounts};

@@ -6,10 +6,11 @@
 //! - Everything that is queued by the time the task comes up leaves in one write.
 
 use crate::bell::Bell;
+use crate::channel::{Channel, ChannelWriteHalf};
 use crate::inbox::{Inbox, InboxError, Incoming};
 use crate::options::PeerOptions;
 use crate::{AlignedBytes, Message};
-use buckets_env::{Env, Stream, WriteHalf};
+use buckets_env::Env;
 use buckets_rpc::connection::{Batch, Connection, Counts, Event, Fate, Refused, Serving};
 use buckets_rpc::frame::TooLong;
 use buckets_rpc::session::{Opener, Session};
@@ -188,13 +189,13 @@ impl Link {
     /// Drives the connection until it ends.
     pub(crate) async fn run(
         self: &Rc<Self>,
-        stream: Stream,
+        channel: Channel,
         opener: Opener,
         receiver: &dyn Receiver,
         pings: bool,
     ) -> LinkEnd {
         let _end = End { link: self };
-        let (reading, mut writing) = stream.split();
+        let (reading, mut writing) = channel.split();
         let heard = || {
             let now = now(&self.env);
             self.heard.set(now);
@@ -242,12 +243,12 @@ impl Link {
         }
     }
 
-    async fn write(&self, writing: &mut WriteHalf) -> LinkEnd {
+    async fn write(&self, writing: &mut ChannelWriteHalf) -> LinkEnd {
+        let mut batch = Batch::default();
         loop {
             while !self.state.borrow().has_output() {
                 self.output.heard().await;
             }
-            let mut batch = Batch::default();
             while self.state.borrow().has_output() {
                 self.state.borrow_mut().output(now(&self.env), &mut batch);
                 if let Err(error) = writing.write_all_vectored(&batch.slices()).await {

@@ -1,19 +1,22 @@
-//! The numbers of connections between nodes.
+//! The numbers of connections between nodes, and whether they are encrypted.
 
+use crate::certificates::Tls;
 use buckets_rpc::health::HealthOptions;
 use buckets_rpc::limits::Limits;
 use std::time::Duration;
 
-/// The numbers that tests and operators change.
+/// What tests and operators change.
 #[derive(Clone, Debug)]
 pub struct PeerOptions {
+    /// What encrypts connections; `None`: nothing does. The same on all nodes.
+    pub tls: Option<Tls>,
     /// Of one connection.
     pub limits: Limits,
     /// When a peer is slow, suspect, down.
     pub health: HealthOptions,
     /// How long a connection attempt may take.
     pub connect_limit: Duration,
-    /// How long a handshake may take.
+    /// How long a handshake may take, with that of TLS.
     pub handshake_limit: Duration,
     /// Between two pings.
     pub ping_every: Duration,
@@ -34,6 +37,7 @@ pub struct PeerOptions {
 impl Default for PeerOptions {
     fn default() -> PeerOptions {
         PeerOptions {
+            tls: None,
             limits: Limits::PRODUCTION,
             health: HealthOptions::default(),
             connect_limit: Duration::from_secs(3),

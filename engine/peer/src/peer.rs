@@ -8,9 +8,10 @@
 //! - What becomes of the connection tells the peer's health; health forbids nothing.
 
 use crate::bell::{Bell, Gong};
+use crate::channel::Channel;
 use crate::link::{AskError, Link, LinkEnd, Receiver, now};
 use crate::options::PeerOptions;
-use crate::shake::{nonce, shake};
+use crate::shake::{NoSession, nonce, shake};
 use crate::{Counts, HandshakeError, HealthState, Identity, Message, Remote, Target};
 use buckets_env::{Env, Stream};
 use buckets_rpc::connection::Serving;
@@ -27,10 +28,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Where a core of another node is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerAddress {
     /// The node's port for other nodes.
     pub address: SocketAddr,
+    /// What its certificate must name where connections are encrypted: the host that the address is of.
+    pub host: String,
     /// The node, and its core.
     pub target: Target,
 }
@@ -122,8 +125,8 @@ impl Peer {
     }
 
     /// Where it is.
-    pub fn address(&self) -> PeerAddress {
-        self.handle.road.to
+    pub fn address(&self) -> &PeerAddress {
+        &self.handle.road.to
     }
 
     /// Who is there, and how many cores the node has, where it was ever connected.
@@ -244,9 +247,9 @@ impl Road {
                 futures::future::Either::Left((attempted, _)) => attempted,
                 futures::future::Either::Right(_) => break,
             };
-            if let Some((stream, session, remote)) = attempted {
+            if let Some((channel, session, remote)) = attempted {
                 let since = now(&self.env);
-                self.keep_one(stream, session, remote).await;
+                self.keep_one(channel, session, remote).await;
                 if now(&self.env).saturating_sub(since) >= self.options.retry_after_max {
                     // It was good for a while: no pause.
                     pause = self.options.retry_after;
@@ -265,10 +268,10 @@ impl Road {
     }
 
     /// Makes one attempt at a proven connection.
-    async fn attempt(&self) -> Option<(Stream, Session, Remote)> {
-        let PeerAddress { address, target } = self.to;
+    async fn attempt(&self) -> Option<(Channel, Session, Remote)> {
+        let PeerAddress { address, target, .. } = self.to;
         let connecting = self.env.timeout(self.options.connect_limit, self.env.connect(address));
-        let mut stream = match connecting.await.unwrap_or(Err(io::ErrorKind::TimedOut.into())) {
+        let stream = match connecting.await.unwrap_or(Err(io::ErrorKind::TimedOut.into())) {
             Ok(stream) => stream,
             Err(error) => {
                 tracing::debug!(%address, %error, "a node cannot be reached");
@@ -279,27 +282,33 @@ impl Road {
         if let Err(error) = stream.keep_alive(self.options.silence_max) {
             tracing::debug!(%error, "no keepalive on a connection between nodes");
         }
-        let nonce = nonce(&self.env);
-        let (handshake, hello) = Handshake::initiate(self.identity.clone(), self.core, target, nonce);
-        let limit = self.options.handshake_limit;
-        match shake(&self.env, &mut stream, handshake, Some(hello), limit).await {
-            Ok((session, remote)) => Some((stream, session, remote)),
-            Err(error) => {
-                self.counts.borrow_mut().refused[error.kind()] += 1;
-                tracing::warn!(%address, core = target.core, %error, "no connection to another node");
+        match self.prove(stream).await {
+            Ok(proven) => Some(proven),
+            Err(refusal) => {
+                self.counts.borrow_mut().refused[refusal.error.kind()] += 1;
+                tracing::warn!(%address, core = target.core, error = %refusal, "no connection to another node");
                 None
             }
         }
     }
 
+    async fn prove(&self, stream: Stream) -> Result<(Channel, Session, Remote), NoSession> {
+        let mut channel = Channel::connecting(stream, self.options.tls.as_ref(), &self.to.host)?;
+        let nonce = nonce(&self.env);
+        let (handshake, hello) = Handshake::initiate(self.identity.clone(), self.core, self.to.target, nonce);
+        let limit = self.options.handshake_limit;
+        let (session, remote) = shake(&self.env, &mut channel, handshake, Some(hello), limit).await?;
+        Ok((channel, session, remote))
+    }
+
     /// Drives one connection to its end.
-    async fn keep_one(&self, stream: Stream, session: Session, remote: Remote) {
+    async fn keep_one(&self, channel: Channel, session: Session, remote: Remote) {
         let (link, opener) = Link::new(&self.env, &self.options, session);
         self.remote.set(Some(remote));
         self.counts.borrow_mut().connected += 1;
         self.health.borrow_mut().connected(now(&self.env));
         self.set(Way::Connected(link.clone()));
-        let end = link.run(stream, opener, self, true).await;
+        let end = link.run(channel, opener, self, true).await;
         // Before anybody is told: who asks now finds no connection.
         let mut counts = self.counts.borrow_mut();
         counts.lost += 1;

@@ -7,13 +7,12 @@
 //!   question declined, at once, and counted.
 //! - Questions of one connection are given to the service in the order in which they were asked.
 
+use crate::channel::{Channel, DetachedChannel};
 use crate::link::{Link, LinkEnd, Receiver, now};
 use crate::options::PeerOptions;
-use crate::shake::{nonce, shake};
+use crate::shake::{NoSession, nonce, shake};
 use crate::{Counts, HandshakeError, Identity, Message, Remote};
-use buckets_env::{
-    CoreReceiver, CoreSender, DetachedStream, Env, Instant, Listener, Stream, WakeCore, core_queue,
-};
+use buckets_env::{CoreReceiver, CoreSender, Env, Instant, Listener, Stream, WakeCore, core_queue};
 use buckets_rpc::connection::Serving;
 use buckets_rpc::handshake::Handshake;
 use buckets_rpc::session::Session;
@@ -46,7 +45,7 @@ pub trait Service {
 
 /// A proven connection on its way to the core that it is for.
 pub struct Arrival {
-    stream: DetachedStream,
+    channel: DetachedChannel,
     session: Session,
     remote: Remote,
 }
@@ -132,9 +131,9 @@ impl PeerServer {
         let taking = server.clone();
         env.spawn(async move {
             loop {
-                let Arrival { stream, session, remote } = arrivals.recv().await;
-                let stream = taking.env.attach(stream);
-                taking.clone().take_over(stream, session, remote);
+                let Arrival { channel, session, remote } = arrivals.recv().await;
+                let channel = channel.attach(&taking.env);
+                taking.clone().take_over(channel, session, remote);
             }
         });
         PeerServer { server }
@@ -183,22 +182,20 @@ impl Server {
         }
     }
 
-    async fn welcome(self: Rc<Self>, mut stream: Stream) {
-        let handshake = Handshake::accept(self.identity.clone(), nonce(&self.env));
-        let limit = self.options.handshake_limit;
-        let (session, remote) = match shake(&self.env, &mut stream, handshake, None, limit).await {
+    async fn welcome(self: Rc<Self>, stream: Stream) {
+        let from = stream.peer_address().ok();
+        let (channel, session, remote) = match self.prove(stream).await {
             Ok(proven) => proven,
-            Err(error) => {
-                let from = stream.peer_address().ok();
-                tracing::warn!(?from, %error, "a connection between nodes was refused");
-                return self.count_refusal(error);
+            Err(refusal) => {
+                tracing::warn!(?from, error = %refusal, "a connection between nodes was refused");
+                return self.count_refusal(refusal.error);
             }
         };
         if remote.for_core == self.core {
-            return self.take_over(stream, session, remote);
+            return self.take_over(channel, session, remote);
         }
-        let handed = stream.detach().map(|stream| {
-            let arrival = Arrival { stream, session, remote };
+        let handed = channel.detach().map(|channel| {
+            let arrival = Arrival { channel, session, remote };
             self.to_cores[usize::from(remote.for_core)].send(arrival)
         });
         match handed {
@@ -207,11 +204,19 @@ impl Server {
         }
     }
 
-    fn take_over(self: Rc<Self>, stream: Stream, session: Session, remote: Remote) {
+    async fn prove(&self, stream: Stream) -> Result<(Channel, Session, Remote), NoSession> {
+        let mut channel = Channel::accepting(stream, self.options.tls.as_ref())?;
+        let handshake = Handshake::accept(self.identity.clone(), nonce(&self.env));
+        let limit = self.options.handshake_limit;
+        let (session, remote) = shake(&self.env, &mut channel, handshake, None, limit).await?;
+        Ok((channel, session, remote))
+    }
+
+    fn take_over(self: Rc<Self>, channel: Channel, session: Session, remote: Remote) {
         if self.closed.get() || self.links.borrow().len() >= self.options.connections_max {
             return self.count_refusal(HandshakeError::Busy);
         }
-        if let Err(error) = stream.keep_alive(self.options.silence_max) {
+        if let Err(error) = channel.keep_alive(self.options.silence_max) {
             tracing::debug!(%error, "no keepalive on a connection between nodes");
         }
         let (link, opener) = Link::new(&self.env, &self.options, session);
@@ -221,7 +226,7 @@ impl Server {
         self.env.clone().spawn(async move {
             let end = {
                 let guest = Guest { server: &self, remote };
-                link.run(stream, opener, &guest, false).await
+                link.run(channel, opener, &guest, false).await
             };
             self.links.borrow_mut().remove(&number);
             self.counts.borrow_mut().connection.add(&link.counts());

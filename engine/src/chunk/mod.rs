@@ -2,8 +2,10 @@
 
 mod cache;
 mod read;
+mod rebuild;
 mod write;
 
 pub(crate) use cache::BlockCache;
 pub(crate) use read::{Hedges, PartStream};
+pub(crate) use rebuild::rebuild;
 pub(crate) use write::{drop_part, write_part};

@@ -10,7 +10,7 @@
 use crate::budget::Held;
 use crate::core::Core;
 use crate::counters::count;
-use crate::manifest::Part;
+use crate::manifest::{ChunkOwner, Part};
 use crate::message::{Block, ChunkName, DiskIndex, Refusal, Reply, Request};
 use crate::object::api::{BodyBlock, ObjectError};
 use buckets_env::{AlignedBuf, Instant};
@@ -26,7 +26,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 /// Bytes of a body that are read together: while these are sent, as many are on their way.
-const WINDOW_BYTES: u32 = 1 << 20;
+pub(super) const WINDOW_BYTES: u32 = 1 << 20;
 /// How long a disk may take before others are asked too.
 const HEDGE_AFTER: Duration = Duration::from_millis(20);
 /// Second asks for each read, on average.
@@ -60,7 +60,7 @@ impl Hedges {
 }
 
 /// Blocks of one window by (chunk, stripe).
-type Window = BTreeMap<(u8, u32), Block>;
+pub(super) type Window = BTreeMap<(u8, u32), Block>;
 
 /// A range of a part on its way out.
 pub(crate) struct PartStream {
@@ -83,13 +83,14 @@ struct Coming {
 
 impl PartStream {
     /// `range` is within the part.
-    pub(crate) fn new(core: &Rc<Core>, part: &Part, range: Range<u64>) -> Result<PartStream, ObjectError> {
-        let placement = &part.placement;
-        let damaged = || ObjectError::Internal("a part's placement is not valid".into());
-        let coding = Coding::new(placement.k, placement.m).ok_or_else(damaged)?;
-        let layout = StripeLayout::from_stored(placement.k, placement.block_bytes).ok_or_else(damaged)?;
-        let stripes = layout.stripes_of(part.size, &range);
-        let reader = PartReader { core: core.clone(), codec: core.codec(coding), part: part.clone(), layout };
+    pub(crate) fn new(
+        core: &Rc<Core>,
+        part: &Part,
+        range: Range<u64>,
+        owner: &Rc<ChunkOwner>,
+    ) -> Result<PartStream, ObjectError> {
+        let reader = PartReader::new(core, part, Some(owner.clone()))?;
+        let stripes = reader.stripes(&range);
         Ok(PartStream {
             reader: Rc::new(reader),
             range,
@@ -132,16 +133,14 @@ impl PartStream {
     /// Bytes of the next window.
     fn window_bytes(&self) -> usize {
         let layout = &self.reader.layout;
-        let stripes =
-            (self.stripes.end - self.stripes.start).min((WINDOW_BYTES / layout.stripe_bytes()).max(1));
+        let stripes = (self.stripes.end - self.stripes.start).min(self.reader.stripes_per(WINDOW_BYTES));
         let part = usize::try_from(self.reader.part.size).unwrap_or(usize::MAX);
         (stripes as usize * layout.stripe_bytes() as usize).min(part)
     }
 
     /// Starts reading the next window.
     fn read_ahead(&mut self, held: Held) {
-        let per_window = (WINDOW_BYTES / self.reader.layout.stripe_bytes()).max(1);
-        let end = self.stripes.end.min(self.stripes.start + per_window);
+        let end = self.stripes.end.min(self.stripes.start + self.reader.stripes_per(WINDOW_BYTES));
         let stripes = self.stripes.start..end;
         self.stripes.start = end;
         let (window_tx, window_rx) = oneshot::channel();
@@ -184,14 +183,39 @@ impl Drop for Noted<'_> {
     }
 }
 
-struct PartReader {
+/// Reads blocks of a part.
+pub(super) struct PartReader {
     core: Rc<Core>,
     codec: Rc<Codec>,
     part: Part,
     layout: StripeLayout,
+    /// Who is told of chunks that are not whole.
+    owner: Option<Rc<ChunkOwner>>,
 }
 
 impl PartReader {
+    pub(super) fn new(
+        core: &Rc<Core>,
+        part: &Part,
+        owner: Option<Rc<ChunkOwner>>,
+    ) -> Result<PartReader, ObjectError> {
+        let placement = &part.placement;
+        let damaged = || ObjectError::Internal("a part's placement is not valid".into());
+        let coding = Coding::new(placement.k, placement.m).ok_or_else(damaged)?;
+        let layout = StripeLayout::from_stored(placement.k, placement.block_bytes).ok_or_else(damaged)?;
+        Ok(PartReader { core: core.clone(), codec: core.codec(coding), part: part.clone(), layout, owner })
+    }
+
+    /// The stripes that hold a range.
+    pub(super) fn stripes(&self, range: &Range<u64>) -> Range<u32> {
+        self.layout.stripes_of(self.part.size, range)
+    }
+
+    /// How many stripes have so many bytes of the body; one at least.
+    pub(super) fn stripes_per(&self, bytes: u32) -> u32 {
+        (bytes / self.layout.stripe_bytes()).max(1)
+    }
+
     fn pieces(&self, stripes: Range<u32>, range: &Range<u64>) -> impl Iterator<Item = Piece> + use<> {
         let (layout, size, range) = (self.layout, self.part.size, range.clone());
         stripes
@@ -227,8 +251,12 @@ impl PartReader {
         self.core.read_latencies.is_slow(disk, self.core.env.now())
     }
 
-    /// The blocks of `stripes` of the data chunks `wanted`.
-    async fn read_chunks(&self, stripes: Range<u32>, wanted: &BTreeSet<u8>) -> Result<Window, ObjectError> {
+    /// The blocks of `stripes` of the chunks `wanted`.
+    pub(super) async fn read_chunks(
+        &self,
+        stripes: Range<u32>,
+        wanted: &BTreeSet<u8>,
+    ) -> Result<Window, ObjectError> {
         let k = self.codec.k();
         let mut have: BTreeMap<u8, Vec<Block>> = BTreeMap::new();
         let mut spare: VecDeque<u8> = VecDeque::new();
@@ -287,6 +315,10 @@ impl PartReader {
                         count(&self.core.counters.reads_hedged, 1);
                         reads.push(self.read_chunk(disk.0, disk.1, stripes.clone()));
                         need_any_k = true;
+                    }
+                    // Those that were asked now may hang, too: one node has several disks.
+                    if !spare.is_empty() {
+                        hedge = Box::pin(self.core.env.sleep(HEDGE_AFTER).fuse());
                     }
                 }
             }
@@ -375,6 +407,9 @@ impl PartReader {
         }
         let object = self.part.object;
         tracing::warn!(%object, chunk = number, %refusal, "a chunk could not be read, others are read instead");
+        if let (Refusal::ChunkMissing | Refusal::ChunkDamaged, Some(owner)) = (refusal, &self.owner) {
+            self.core.suspect(owner, object, number);
+        }
     }
 
     /// Chunk numbers, the cheapest first: data before parity, slow disks last.

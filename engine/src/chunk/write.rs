@@ -5,15 +5,20 @@
 //!   disks, the next is filled. Nothing is buffered beyond two stripes.
 //! - A part is reported as written only when at least one chunk more than K is flushed (all of them may be fewer than
 //!   planned: those are named as missing), so that no acknowledged object is without redundancy.
+//! - A part of which a failure in the middle of the write left K chunks and no more is copied, before anybody hears of it, to
+//!   the disks that are left.
+//! - Once enough chunks are written the others are waited for only for a moment: a disk or node that hangs costs a chunk, not
+//!   the write.
 //! - Disks known to be out of service are left out from the start, and the part gets more parity instead. So are slow ones,
 //!   as far as the part keeps M of redundancy without them.
 
+use super::read::PartStream;
 use crate::budget::Held;
 use crate::core::Core;
 use crate::counters::count;
 use crate::manifest::{ChunkOwner, Part, Placement};
 use crate::message::{Answer, ChunkName, DiskIndex, Refusal, Request};
-use crate::object::api::{BodyError, BodySource, ObjectError};
+use crate::object::api::{BodyBlock, BodyError, BodySource, ChecksumAlgorithm, ObjectError};
 use crate::object::digest::BodyDigest;
 use crate::object::md5_lanes::Md5;
 use buckets_env::{ALIGNMENT, AlignedBuf, AlignedBytes};
@@ -21,11 +26,16 @@ use buckets_ring::coding::Coding;
 use buckets_ring::id::ObjectId;
 use buckets_stripe::{Codec, StripeLayout};
 use bytes::Bytes;
+use futures::FutureExt;
 use futures::future::join_all;
+use futures::stream::{FuturesUnordered, StreamExt};
 use std::rc::Rc;
+use std::time::Duration;
 
 /// Bytes taken from the body between two looks at whether other tasks wait.
 const FILL_BYTES_MAX: usize = 128 << 10;
+/// How long the last disks may take once enough others have answered.
+const LAST_PATIENCE: Duration = Duration::from_secs(1);
 /// Data, and about as much for parity.
 const COPIES: usize = 2;
 
@@ -39,13 +49,79 @@ pub(crate) async fn write_part<B: BodySource>(
     body: &mut B,
     digest: &mut BodyDigest,
 ) -> Result<Part, ObjectError> {
-    let set = core.map.set_for(owner.bucket, &owner.key);
-    let mut writer = PartWriter::place(core, set, object, owner.encode())?;
+    let mut writer = PartWriter::place(core, object, owner, &[])?;
     match writer.run(length, body, digest).await {
-        Ok(size) => Ok(writer.into_part(size)),
+        Ok(size) if writer.is_safe() => Ok(writer.into_part(size)),
+        Ok(size) => {
+            let lost = writer.lost();
+            let thin = writer.into_part(size);
+            let copied = copy_part(core, &thin, owner, &lost).await;
+            // Nobody waits: some of its disks may hang.
+            let core = core.clone();
+            core.env.clone().spawn(async move { drop_part(&core, &thin).await });
+            copied
+        }
         Err(error) => {
             writer.drop_chunks().await;
             Err(error)
+        }
+    }
+}
+
+/// Copies a part to other disks than those that were lost.
+async fn copy_part(
+    core: &Rc<Core>,
+    thin: &Part,
+    owner: &ChunkOwner,
+    lost: &[DiskIndex],
+) -> Result<Part, ObjectError> {
+    count(&core.counters.parts_copied, 1);
+    let object = ObjectId::from_random(core.env.random_id());
+    let mut writer = PartWriter::place(core, object, owner, lost)?;
+    let stream = PartStream::new(core, thin, 0..thin.size, &Rc::new(owner.clone()))?;
+    let mut body = StoredBody { stream, block: None, at: 0 };
+    // The body itself was digested when it came.
+    let mut digest = BodyDigest::new(ChecksumAlgorithm::Crc64Nvme);
+    match writer.run(Some(thin.size), &mut body, &mut digest).await {
+        Ok(size) if writer.is_safe() => Ok(writer.into_part(size)),
+        ended => {
+            writer.drop_chunks().await;
+            Err(match ended {
+                // It is no client's body that could not be read.
+                Err(ObjectError::Body(BodyError::Source(error))) => *error,
+                Err(error) => error,
+                Ok(_) => too_few(),
+            })
+        }
+    }
+}
+
+fn too_few() -> ObjectError {
+    ObjectError::Unavailable("too few disks took the write".into())
+}
+
+/// A part as the body of another.
+struct StoredBody {
+    stream: PartStream,
+    block: Option<BodyBlock>,
+    at: usize,
+}
+
+impl BodySource for StoredBody {
+    async fn fill(&mut self, buf: &mut [u8]) -> Result<usize, BodyError> {
+        loop {
+            let rest = self.block.as_ref().and_then(|block| block.get(self.at..)).unwrap_or_default();
+            if !rest.is_empty() {
+                let n = rest.len().min(buf.len());
+                buf[..n].copy_from_slice(&rest[..n]);
+                self.at += n;
+                return Ok(n);
+            }
+            self.at = 0;
+            self.block = self.stream.next().await.map_err(|error| BodyError::Source(Box::new(error)))?;
+            if self.block.is_none() {
+                return Ok(0);
+            }
         }
     }
 }
@@ -97,14 +173,17 @@ impl<'a> PartWriter<'a> {
     /// Chooses disks and code.
     fn place(
         core: &'a Rc<Core>,
-        set: u16,
         object: ObjectId,
-        owner: Bytes,
+        owner: &ChunkOwner,
+        without: &[DiskIndex],
     ) -> Result<PartWriter<'a>, ObjectError> {
-        let all = core.map.chunk_order(set, object);
+        let (set, owner) = (core.map.set_for(owner.bucket, &owner.key), owner.encode());
         let planned = core.map.coding(set);
-        let mut places: Vec<u8> =
-            all.into_iter().filter(|place| core.map.in_service_at(set, *place)).collect();
+        let takes = |place: &u8| {
+            let disk = core.map.disk_at(set, *place);
+            disk.is_some_and(|disk| core.map.in_service(disk) && !without.contains(&disk))
+        };
+        let mut places: Vec<u8> = core.map.chunk_order(set, object).into_iter().filter(takes).collect();
         leave_out_slow(core, set, planned, &mut places);
         let missing = usize::from(planned.n()) - places.len();
         let coding = u8::try_from(missing)
@@ -211,10 +290,7 @@ impl<'a> PartWriter<'a> {
                 (disk, append)
             });
             let core = self.core;
-            async move {
-                let (disk, append) = request?;
-                Some(timed(core, disk, append).await)
-            }
+            request.map(|(disk, append)| async move { (chunk, timed(core, disk, append).await) })
         });
         let body = (0..k).map(|chunk| {
             let before = chunk * block_bytes;
@@ -222,45 +298,108 @@ impl<'a> PartWriter<'a> {
             data.slice(at..at + block_bytes.min(body_bytes.saturating_sub(before)))
         });
         let hash = self.core.md5_lanes.update(self.md5, body);
-        let (answers, md5) = futures::join!(join_all(appends), hash);
+        let (answers, md5) = futures::join!(self.gather(appends.flatten()), hash);
         self.md5 = md5;
         self.note(answers)
     }
 
     /// Flushes and records every chunk.
     async fn finish(&mut self) -> Result<(), ObjectError> {
-        let finishes = self.disks.iter().enumerate().map(|(chunk, disk)| {
-            let chunk = ChunkName { object: self.object, number: chunk as u8 };
+        let finishes = self.disks.iter().enumerate().map(|(number, disk)| {
+            let chunk = ChunkName { object: self.object, number: number as u8 };
             let (core, owner, disk) = (self.core, self.owner.clone(), *disk);
-            async move {
-                let disk = disk?;
-                Some(timed(core, disk, Request::ChunkFinish { disk, chunk, owner }).await)
-            }
+            disk.map(|disk| async move {
+                (number, timed(core, disk, Request::ChunkFinish { disk, chunk, owner }).await)
+            })
         });
-        let answers = join_all(finishes).await;
+        let answers = self.gather(finishes.flatten()).await;
         self.note(answers)
     }
 
+    /// The answers of all disks, by chunk; without those that are still missing a moment after enough have come.
+    async fn gather<F: Future<Output = (usize, Answer)>>(
+        &self,
+        asks: impl Iterator<Item = F>,
+    ) -> Vec<(usize, Answer)> {
+        let mut asks: FuturesUnordered<F> = asks.collect();
+        let mut answers: Vec<(usize, Answer)> = Vec::with_capacity(asks.len());
+        let mut written = 0;
+        // What K disks have can be copied: a node that hangs may have as many disks as may be lost.
+        while written < self.codec.k()
+            && let Some(answer) = asks.next().await
+        {
+            written += usize::from(answer.1.is_ok());
+            answers.push(answer);
+        }
+        if asks.is_empty() {
+            return answers;
+        }
+        let patience = self.core.env.sleep(LAST_PATIENCE).fuse();
+        let mut patience = std::pin::pin!(patience);
+        loop {
+            futures::select_biased! {
+                answer = asks.select_next_some() => answers.push(answer),
+                complete => break,
+                () = patience => break,
+            }
+            if asks.is_empty() {
+                return answers;
+            }
+        }
+        let core = self.core;
+        let is_late = |chunk: &usize| answers.iter().all(|(answered, _)| answered != chunk);
+        let late: Vec<usize> = (0..self.disks.len()).filter(is_late).collect();
+        for chunk in late {
+            let Some(disk) = self.disks[chunk] else { continue };
+            core.write_latencies.note(disk, LAST_PATIENCE, core.env.now());
+            count(&core.counters.chunks_given_up, 1);
+            // It may arrive when the chunk has been written again.
+            let (name, core) = (ChunkName { object: self.object, number: chunk as u8 }, core.clone());
+            core.env.clone().spawn(async move {
+                let _ = core.ask_disk(disk, Request::ChunkAbort { disk, chunk: name }).await;
+            });
+            answers.push((chunk, Err(Refusal::Unknown)));
+        }
+        answers
+    }
+
     /// Leaves out the chunks that failed; an error where too few are left.
-    fn note(&mut self, answers: Vec<Option<Answer>>) -> Result<(), ObjectError> {
+    fn note(&mut self, answers: Vec<(usize, Answer)>) -> Result<(), ObjectError> {
         let mut last = None;
-        for (chunk, answer) in answers.into_iter().enumerate() {
-            if let Some(Err(refusal)) = answer {
+        for (chunk, answer) in answers {
+            if let Err(refusal) = answer {
                 tracing::debug!(chunk, %refusal, object = %self.object, "a chunk could not be written");
                 self.full |= refusal == Refusal::NoSpace;
                 self.disks[chunk] = None;
                 last = Some(refusal);
             }
         }
-        if self.disks.iter().flatten().count() >= self.quorum {
+        // What can be read can still be copied, unless there is no room anyway.
+        if self.is_safe() || !self.full && self.written() >= self.codec.k() {
             return Ok(());
         }
         Err(match last {
             _ if self.full => ObjectError::NoSpace,
             Some(Refusal::Overloaded) => ObjectError::SlowDown,
             Some(Refusal::Object(error)) => error,
-            _ => ObjectError::Unavailable("too few disks took the write".into()),
+            _ => too_few(),
         })
+    }
+
+    /// Chunks that are there, as far as is known.
+    fn written(&self) -> usize {
+        self.disks.iter().flatten().count()
+    }
+
+    /// Whether the part may be acknowledged.
+    fn is_safe(&self) -> bool {
+        self.written() >= self.quorum
+    }
+
+    /// The disks that did not take their chunks.
+    fn lost(&self) -> Vec<DiskIndex> {
+        let lost = self.disks.iter().zip(&self.places).filter(|(disk, _)| disk.is_none());
+        lost.filter_map(|(_, place)| self.core.map.disk_at(self.set, *place)).collect()
     }
 
     fn into_part(self, size: u64) -> Part {
@@ -296,8 +435,9 @@ impl<'a> PartWriter<'a> {
 fn leave_out_slow(core: &Core, set: u16, planned: Coding, places: &mut Vec<u8>) {
     let now = core.env.now();
     let missing = usize::from(planned.n()) - places.len();
-    // With fewer data chunks than one there would be less parity.
-    for _ in 1 + missing..usize::from(planned.k()) {
+    // With fewer data chunks than one there would be less parity; with fewer disks than K nothing is written at all.
+    let spare = places.len().saturating_sub(usize::from(planned.k()));
+    for _ in 0..(usize::from(planned.k()) - 1).saturating_sub(missing).min(spare) {
         let slow_at = |place: &u8| core.write_latencies.slow_at(core.map.disk_at(set, *place)?, now);
         let slow = places.iter().enumerate().filter_map(|(at, place)| Some((slow_at(place)?, at)));
         let Some((_, at)) = slow.max() else { return };

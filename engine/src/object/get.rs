@@ -5,8 +5,9 @@ use super::store::Store;
 use crate::chunk::PartStream;
 use crate::core::{Core, Reading};
 use crate::counters::count;
-use crate::manifest::{Body, Manifest, Part};
+use crate::manifest::{Body, ChunkOwner, Manifest, Part};
 use crate::message::{PartitionOp, Reply};
+use buckets_ring::id::BucketId;
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -16,13 +17,13 @@ use std::sync::Arc;
 impl Store {
     /// The current object's description. Errors: `NoSuchKey`.
     pub async fn head(&self, bucket: &str, key: &str) -> Result<ObjectInfo, ObjectError> {
-        Ok(self.current(bucket, key, false).await?.0.info(key))
+        Ok(self.current(bucket, key, false).await?.1.info(key))
     }
 
     /// The current object, to be read. What is returned stays readable while it lives, also when the object is
     /// replaced or removed meanwhile. Errors: `NoSuchKey`.
     pub async fn open(&self, bucket: &str, key: &str) -> Result<ObjectReader, ObjectError> {
-        let (manifest, inline) = self.current(bucket, key, true).await?;
+        let (bucket, manifest, inline) = self.current(bucket, key, true).await?;
         let info = manifest.info(key);
         let source = match (&manifest.body, inline) {
             (Body::Inline, Some(body)) if body.len() as u64 == manifest.size => Source::Inline(body),
@@ -31,7 +32,8 @@ impl Store {
             }
             (Body::Chunked(parts), _) => {
                 let reading = self.core.read_parts(parts);
-                Source::Chunked { manifest, _reading: reading }
+                let owner = Rc::new(ChunkOwner { bucket, key: key.to_owned(), upload: None });
+                Source::Chunked { manifest, owner, _reading: reading }
             }
         };
         Ok(ObjectReader { core: self.core.clone(), info, source })
@@ -42,12 +44,12 @@ impl Store {
         bucket: &str,
         key: &str,
         body: bool,
-    ) -> Result<(Arc<Manifest>, Option<Bytes>), ObjectError> {
+    ) -> Result<(BucketId, Arc<Manifest>, Option<Bytes>), ObjectError> {
         let bucket = self.known_bucket(bucket)?;
         let group = self.core.map.group_for(bucket, key);
         let op = PartitionOp::Get { bucket, key: key.to_owned(), body };
         match self.core.ask_group(group, op).await? {
-            Reply::Object(manifest, body) => Ok((manifest, body)),
+            Reply::Object(manifest, body) => Ok((bucket, manifest, body)),
             _ => Err(ObjectError::Internal("an object was asked for".into())),
         }
     }
@@ -64,6 +66,7 @@ enum Source {
     Inline(Bytes),
     Chunked {
         manifest: Arc<Manifest>,
+        owner: Rc<ChunkOwner>,
         /// Keeps the chunks from being freed.
         _reading: Reading,
     },
@@ -86,13 +89,13 @@ impl ObjectReader {
                 let part = body.slice(range.start as usize..range.end as usize);
                 queue.push_back(Segment::Inline(part));
             }
-            Source::Chunked { manifest, _reading } => {
+            Source::Chunked { manifest, owner, _reading } => {
                 let mut start = 0;
                 for part in manifest.parts() {
                     let end = start + part.size;
                     let (from, to) = (range.start.max(start), range.end.min(end));
                     if from < to {
-                        queue.push_back(Segment::Part(part.clone(), from - start..to - start));
+                        queue.push_back(Segment::Part(part.clone(), from - start..to - start, owner.clone()));
                     }
                     start = end;
                 }
@@ -105,7 +108,7 @@ impl ObjectReader {
 
 enum Segment {
     Inline(Bytes),
-    Part(Part, Range<u64>),
+    Part(Part, Range<u64>, Rc<ChunkOwner>),
 }
 
 /// A body on its way out.
@@ -134,8 +137,8 @@ impl BodyStream {
                     count(&self.core.counters.bytes_read, body.len() as u64);
                     return Ok(Some(BodyBlock::Inline(body)));
                 }
-                Some(Segment::Part(part, range)) => {
-                    self.current = Some(PartStream::new(&self.core, &part, range)?);
+                Some(Segment::Part(part, range, owner)) => {
+                    self.current = Some(PartStream::new(&self.core, &part, range, &owner)?);
                 }
             }
         }

@@ -11,10 +11,8 @@ use super::store::Store;
 use crate::message::{ListRun, PartitionOp, Reply};
 use buckets_ring::id::{BucketId, GroupId, UploadId};
 use futures::future::try_join_all;
-use std::collections::VecDeque;
-
-/// Entries asked of each partition beyond its even share, so that one round is nearly always enough.
-const SHARE_SLACK: usize = 32;
+use std::cmp::{Ordering, Reverse};
+use std::collections::{BinaryHeap, VecDeque};
 
 impl Store {
     /// A page of a bucket's listing.
@@ -24,24 +22,44 @@ impl Store {
             return Ok(ListPage { entries: Vec::new(), next: None });
         }
         let groups = self.core.map.all_partitions();
-        let share = request.max_keys / groups.len() + request.max_keys / 8 + SHARE_SLACK;
-        let limit = share.min(request.max_keys + 1);
-        let mut runs: Vec<Run> = groups.iter().map(|group| Run::new(*group, request.after.clone())).collect();
+        let limit = first_share(request.max_keys, groups.len());
+        let run =
+            |group| Run { group, entries: VecDeque::new(), after: request.after.clone(), more: true, limit };
+        let mut runs: Vec<Run> = groups.into_iter().map(run).collect();
         let mut entries: Vec<ListEntry> = Vec::new();
+        let mut heads: BinaryHeap<Head> = BinaryHeap::new();
+        // Runs whose next entry is not among the heads.
+        let mut headless: Vec<usize> = (0..runs.len()).collect();
         loop {
-            try_join_all(runs.iter_mut().map(|run| self.refill(bucket, run, &request, limit))).await?;
-            // As long as no run is empty with more to come, the smallest head is the next entry.
-            while runs.iter().all(Run::is_settled) {
-                let Some(least) = runs.iter().filter_map(Run::head).min().map(str::to_owned) else {
+            // Those that come to their last entry are asked along.
+            let dry = runs.iter_mut().filter(|run| run.entries.is_empty() && run.more);
+            try_join_all(dry.map(|run| self.refill(bucket, run, &request))).await?;
+            headless.retain(|run| match runs[*run].entries.pop_front() {
+                Some(entry) => {
+                    heads.push(Head { entry, run: *run });
+                    false
+                }
+                None => runs[*run].more,
+            });
+            // As long as no run is dry with more to come, the smallest head is the next entry.
+            while headless.is_empty() {
+                let Some(Head { entry, run }) = heads.pop() else {
                     return Ok(ListPage { entries, next: None });
                 };
+                match runs[run].entries.pop_front() {
+                    Some(entry) => heads.push(Head { entry, run }),
+                    None if runs[run].more => headless.push(run),
+                    None => {}
+                }
+                let last = entries.last().map(text);
+                if last == Some(text(&entry)) {
+                    continue;
+                }
                 if entries.len() == request.max_keys {
-                    let next = entries.last().map(|entry| text(entry).to_owned());
+                    let next = last.map(str::to_owned);
                     return Ok(ListPage { entries, next });
                 }
-                let mut same = runs.iter_mut().filter(|run| run.head() == Some(&least));
-                entries.extend(same.next().and_then(|run| run.entries.pop_front()));
-                same.for_each(|run| drop(run.entries.pop_front()));
+                entries.push(entry);
             }
         }
     }
@@ -51,17 +69,13 @@ impl Store {
         bucket: BucketId,
         run: &mut Run,
         request: &ListRequest,
-        limit: usize,
     ) -> Result<(), ObjectError> {
-        if run.is_settled() {
-            return Ok(());
-        }
         let op = PartitionOp::List(ListRun {
             bucket,
             prefix: request.prefix.clone(),
             delimiter: request.delimiter.clone(),
             after: run.after.clone(),
-            limit,
+            limit: run.limit,
         });
         let Reply::Listed { entries, more } = self.core.ask_group(run.group, op).await? else {
             return Err(ObjectError::Internal("a listing was asked for".into()));
@@ -71,6 +85,8 @@ impl Store {
             run.after = Some(text(last).to_owned());
         }
         run.entries = entries.into();
+        // It has more than its share: prefixes, which many partitions may hold.
+        run.limit = (2 * run.limit).min(request.max_keys + 1);
         Ok(())
     }
 
@@ -141,28 +157,54 @@ impl Store {
     }
 }
 
+/// Entries asked of each partition at first: its even share of the page, and as many more as the ring and chance rarely
+/// exceed. What each gives beyond its share, a page costs as many times as there are partitions.
+fn first_share(max_keys: usize, partitions: usize) -> usize {
+    let even = max_keys.div_ceil(partitions);
+    (even + even / 4 + 4 * even.isqrt() + 4).min(max_keys + 1)
+}
+
 /// One partition's run of a listing.
 struct Run {
     group: GroupId,
     entries: VecDeque<ListEntry>,
     after: Option<String>,
     more: bool,
+    /// Entries asked for with the next question.
+    limit: usize,
 }
 
-impl Run {
-    fn new(group: GroupId, after: Option<String>) -> Run {
-        Run { group, entries: VecDeque::new(), after, more: true }
-    }
+/// The first entry of a run that is not in the page yet; the smallest is the greatest.
+struct Head {
+    entry: ListEntry,
+    run: usize,
+}
 
-    /// Its head is known, or it has ended.
-    fn is_settled(&self) -> bool {
-        !self.entries.is_empty() || !self.more
-    }
-
-    fn head(&self) -> Option<&str> {
-        self.entries.front().map(text)
+impl Head {
+    fn key(&self) -> Reverse<(&str, usize)> {
+        Reverse((text(&self.entry), self.run))
     }
 }
+
+impl Ord for Head {
+    fn cmp(&self, other: &Head) -> Ordering {
+        self.key().cmp(&other.key())
+    }
+}
+
+impl PartialOrd for Head {
+    fn partial_cmp(&self, other: &Head) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Head {
+    fn eq(&self, other: &Head) -> bool {
+        self.key() == other.key()
+    }
+}
+
+impl Eq for Head {}
 
 fn text(entry: &ListEntry) -> &str {
     match entry {
@@ -176,4 +218,17 @@ pub(crate) fn rolled_up<'a>(key: &'a str, prefix: &str, delimiter: Option<&str>)
     let delimiter = delimiter.filter(|d| !d.is_empty())?;
     let at = key.get(prefix.len()..)?.find(delimiter)?;
     Some(&key[..prefix.len() + at + delimiter.len()])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_takes_few_more_rows_where_many_partitions_share_it() {
+        assert_eq!(first_share(1000, 1), 1001);
+        assert_eq!(first_share(1000, 6), 260);
+        assert_eq!(first_share(1000, 1000), 9);
+        assert_eq!([first_share(1, 6), first_share(2, 1000)], [2, 3]);
+    }
 }

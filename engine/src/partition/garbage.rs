@@ -7,10 +7,11 @@
 use crate::core::Core;
 use crate::counters::count;
 use crate::manifest::GarbageRecord;
-use crate::message::{ChunkName, Refusal, Reply, Request};
+use crate::message::{ChunkName, Refusal, Request};
 use crate::rows;
 use buckets_index::WriteBatch;
 use buckets_ring::id::{GroupId, ObjectId};
+use bytes::Bytes;
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::ops::Bound;
@@ -23,6 +24,10 @@ const BATCH_ROWS_MAX: usize = 256;
 const QUEUED_ROWS_MAX: usize = 65_536;
 /// How long a burst is gathered before its chunks are freed together.
 const GATHER: Duration = Duration::from_millis(20);
+/// And so much longer for each node that is asked whether it reads them.
+const GATHER_PER_NODE: Duration = Duration::from_millis(2);
+/// Rows of one round together, about.
+const ROUND_ROWS_MAX: usize = 1024;
 /// How long until rows that could not be finished are tried again.
 const RETRY: Duration = Duration::from_secs(30);
 
@@ -57,15 +62,15 @@ impl GarbageQueue {
     }
 }
 
-/// Frees what is queued, for as long as the core runs.
+/// Frees what is queued, for as long as the core runs. All nodes are asked once for a round, not for each partition; where they
+/// are many, rounds are rarer.
 pub(crate) async fn collect_garbage(core: Rc<Core>) {
     let mut last_scan = core.env.now();
+    let gather = GATHER + GATHER_PER_NODE * core.map.nodes.len() as u32;
     loop {
-        core.env.sleep(GATHER).await;
-        while let Some((group, objects)) = core.garbage.take() {
-            if let Err(refusal) = free(&core, group, &objects).await {
-                tracing::debug!(%group, %refusal, "garbage will be freed later");
-            }
+        core.env.sleep(gather).await;
+        while let Err(refusal) = free_round(&core).await {
+            tracing::debug!(%refusal, "garbage will be freed later");
         }
         if core.env.now().since(last_scan) >= RETRY {
             last_scan = core.env.now();
@@ -76,12 +81,40 @@ pub(crate) async fn collect_garbage(core: Rc<Core>) {
     }
 }
 
+/// Frees what is queued now. Errors: some of it stays for a later scan; there may be more.
+async fn free_round(core: &Rc<Core>) -> Result<(), Refusal> {
+    loop {
+        let mut round = Vec::new();
+        let mut rows = 0;
+        while rows < ROUND_ROWS_MAX
+            && let Some((group, objects)) = core.garbage.take()
+        {
+            rows += objects.len();
+            match records(core, group, &objects).await {
+                Ok(found) => round.push((group, found)),
+                Err(refusal) => tracing::debug!(%group, %refusal, "garbage will be freed later"),
+            }
+        }
+        if rows == 0 {
+            return Ok(());
+        }
+        let of_round = round.iter().flat_map(|(_, found)| found).flat_map(|(_, garbage)| &garbage.parts);
+        let in_use: BTreeSet<ObjectId> =
+            core.in_use(of_round.map(|part| part.object).collect()).await?.into_iter().collect();
+        for (group, found) in round {
+            if let Err(refusal) = free(core, group, found, &in_use).await {
+                tracing::debug!(%group, %refusal, "garbage will be freed later");
+            }
+        }
+    }
+}
+
 /// Queues the garbage rows that are already there: a new leader's first duty, and the retry of what was left.
 pub(crate) async fn rescan_garbage(core: &Rc<Core>, group: GroupId) -> Result<(), Refusal> {
     let lead = core.lead(group)?;
     let failed = |error| core.index_refusal(group, &error);
-    let start = bytes::Bytes::from_static(b"g");
-    let mut scan = lead.view.scan(Bound::Included(start), Bound::Excluded(bytes::Bytes::from_static(b"h")));
+    let start = Bytes::from_static(b"g");
+    let mut scan = lead.view.scan(Bound::Included(start), Bound::Excluded(Bytes::from_static(b"h")));
     let mut found = Vec::new();
     while let Some((row, _)) = scan.next().await.map_err(failed)? {
         if let Some(object) = row.get(1..).and_then(|id| <[u8; 16]>::try_from(id).ok()) {
@@ -96,7 +129,9 @@ pub(crate) async fn rescan_garbage(core: &Rc<Core>, group: GroupId) -> Result<()
     Ok(())
 }
 
-async fn free(core: &Rc<Core>, group: GroupId, objects: &[ObjectId]) -> Result<(), Refusal> {
+type Found = Vec<(Bytes, GarbageRecord)>;
+
+async fn records(core: &Rc<Core>, group: GroupId, objects: &[ObjectId]) -> Result<Found, Refusal> {
     let lead = core.lead(group)?;
     let mut found = Vec::with_capacity(objects.len());
     for object in objects {
@@ -106,7 +141,16 @@ async fn free(core: &Rc<Core>, group: GroupId, objects: &[ObjectId]) -> Result<(
             found.push((row, super::decoded(GarbageRecord::decode(&record))?));
         }
     }
-    let in_use = parts_in_use(core, &found).await?;
+    Ok(found)
+}
+
+async fn free(
+    core: &Rc<Core>,
+    group: GroupId,
+    found: Found,
+    in_use: &BTreeSet<ObjectId>,
+) -> Result<(), Refusal> {
+    let lead = core.lead(group)?;
     let mut batch = WriteBatch::new();
     for (row, garbage) in found {
         // What somebody still reads is freed by a later scan.
@@ -119,22 +163,6 @@ async fn free(core: &Rc<Core>, group: GroupId, objects: &[ObjectId]) -> Result<(
         core.propose(group, lead.term, batch).await?;
     }
     Ok(())
-}
-
-/// Parts that a reader on some core is in the middle of.
-async fn parts_in_use(
-    core: &Rc<Core>,
-    found: &[(bytes::Bytes, GarbageRecord)],
-) -> Result<BTreeSet<ObjectId>, Refusal> {
-    let parts: Vec<ObjectId> =
-        found.iter().flat_map(|(_, garbage)| garbage.parts.iter().map(|part| part.object)).collect();
-    let mut in_use = BTreeSet::new();
-    for other in 0..core.cores() {
-        if let Reply::InUse(parts) = core.ask(other, Request::InUse(parts.clone())).await? {
-            in_use.extend(parts);
-        }
-    }
-    Ok(in_use)
 }
 
 /// True where nothing is left to do. A disk out of service keeps its chunks, and the row, for later.

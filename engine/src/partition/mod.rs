@@ -11,10 +11,14 @@
 mod garbage;
 mod latch;
 mod list;
+mod lost;
 mod multipart;
+mod repair;
 
 pub(crate) use garbage::{GarbageQueue, collect_garbage, rescan_garbage};
 pub(crate) use latch::Latches;
+pub(crate) use lost::first_page;
+pub(crate) use repair::{RepairQueue, repair_chunks, rescan_repairs};
 
 use crate::core::{Core, Lead, View};
 use crate::counters::count;
@@ -66,6 +70,15 @@ pub(crate) async fn serve(core: &Rc<Core>, group: GroupId, op: PartitionOp, salv
         PartitionOp::Seal { bucket, attempt } => seal(core, group, bucket, attempt).await,
         PartitionOp::Unseal { bucket, attempt } => unseal(core, group, bucket, attempt).await,
         PartitionOp::Discard { garbage } => discard(core, group, &garbage).await,
+        PartitionOp::ListLost { disk, from } => {
+            core.room_in(group)?;
+            lost::list(core, group, disk, from).await
+        }
+        PartitionOp::HasLost { disk } => lost::is_any_left(core, group, disk).await,
+        PartitionOp::Suspect { owner, object, chunks } => {
+            core.room_in(group)?;
+            repair::suspect(core, group, owner, object, chunks).await
+        }
     }
 }
 
@@ -145,8 +158,11 @@ async fn put(
     batch.put(row, manifest.encode());
     replace_body(&mut batch, bucket, key, current.as_ref(), inline);
     let freed = free(&mut batch, current.as_ref().map(|c| (c.object, c.parts())));
+    let owner = || ChunkOwner { bucket, key: key.to_owned(), upload: None };
+    let degraded = repair::note_missing(&mut batch, manifest.parts(), owner);
     core.propose(group, lead.term, batch).await?;
     core.garbage.add(group, freed);
+    core.repairs.add(group, degraded);
     Ok(Reply::Done)
 }
 

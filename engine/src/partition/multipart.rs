@@ -4,9 +4,10 @@
 //! batch that moves no data; every part that the completed object does not use becomes garbage in that same batch;
 //! a completed or aborted upload is gone for every later call.
 
+use super::repair::note_missing;
 use super::{check_condition, current_version, decoded, free, open_bucket, replace_body};
 use crate::core::{Core, View};
-use crate::manifest::{Body, ETag, Manifest, PartRecord, UploadRecord};
+use crate::manifest::{Body, ChunkOwner, ETag, Manifest, PartRecord, UploadRecord};
 use crate::message::{Answer, PartitionOp, Refusal, Reply};
 use crate::object::api::{
     Checksum, ChecksumAlgorithm, ChecksumKind, CompletePart, ListUploadsRequest, ObjectError, PartInfo,
@@ -75,8 +76,12 @@ pub(super) async fn put_part(
     let mut batch = WriteBatch::new();
     batch.put(row, record.encode());
     let freed = replaced.and_then(|r| free(&mut batch, Some((r.part.object, std::slice::from_ref(&r.part)))));
+    let upload = Some((upload, record.part.number));
+    let owner = || ChunkOwner { bucket, key: key.to_owned(), upload };
+    let degraded = note_missing(&mut batch, std::slice::from_ref(&record.part), owner);
     core.propose(group, lead.term, batch).await?;
     core.garbage.add(group, freed);
+    core.repairs.add(group, degraded);
     Ok(Reply::Done)
 }
 

@@ -1,18 +1,22 @@
 //! Answers and refusals.
 
 use super::BadWire;
-use super::fields::{Blocks, Fields, PutFields};
-use crate::counters::CoreCounters;
+use super::facts;
+use super::fields::{Blocks, Fields, PutFields, get_body, put_body};
+use super::request::{get_root_state, put_root_state};
+use crate::core::Leadership;
 use crate::manifest::{Manifest, UploadRecord};
-use crate::message::{Answer, Block, Refusal, Reply};
+use crate::map::DiskState;
+use crate::message::{Answer, Block, DiskPulse, Pulse, Refusal, Reply};
 use crate::object::api::{
     BodyError, Checksum, ChecksumAlgorithm, ChecksumKind, ListEntry, ObjectError, ObjectSummary, PartInfo,
     PartsPage, PutOutcome, UploadInfo, UploadsPage,
 };
 use buckets_env::AlignedBytes;
-use buckets_ring::id::{ObjectId, UploadId};
+use buckets_ring::id::{GroupId, ObjectId, UploadId};
 use bytes::{BufMut, BytesMut};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Errors that have one another as their source, at most.
 const NESTED_ERRORS_MAX: u32 = 4;
@@ -60,7 +64,7 @@ fn put_reply(reply: &Reply, head: &mut BytesMut, payload: &mut Vec<AlignedBytes>
         Reply::Object(manifest, body) => {
             head.put_u8(4);
             head.put_bytes_of(&manifest.encode());
-            head.put_optional(body.as_ref(), |head, body| head.put_bytes_of(body));
+            head.put_optional(body.as_ref(), |head, body| put_body(body, head, payload));
         }
         Reply::Deleted(results) => {
             head.put_u8(5);
@@ -128,13 +132,22 @@ fn put_reply(reply: &Reply, head: &mut BytesMut, payload: &mut Vec<AlignedBytes>
             head.put_u8(12);
             head.put_list(objects, |head, object| head.put_slice(object.as_bytes()));
         }
-        Reply::Counters(counters) => {
-            head.put_u8(13);
-            put_counts(&counters.values(), head);
-            head.put_list(&counters.disks, |head, (disk, counts)| {
-                head.put_u16_le(*disk);
-                put_counts(counts, head);
-            });
+        Reply::Pulse(pulse) => {
+            head.put_u8(14);
+            put_pulse(pulse, head);
+        }
+        Reply::Root(state) => {
+            head.put_u8(15);
+            put_root_state(state, head);
+        }
+        // 13 was another answer.
+        Reply::Facts(told) => {
+            head.put_u8(16);
+            facts::put(told, head);
+        }
+        Reply::NextPage(next) => {
+            head.put_u8(17);
+            head.put_optional(next.as_ref(), |head, row| head.put_bytes_of(row));
         }
     }
 }
@@ -147,7 +160,10 @@ fn get_reply(fields: &mut Fields, blocks: &mut Blocks) -> Result<Reply, BadWire>
             let len = fields.u32()?;
             Ok(Block { data: blocks.take(len as usize)?, len })
         })?),
-        4 => Reply::Object(Arc::new(Manifest::decode(&fields.bytes()?)?), fields.optional(Fields::bytes)?),
+        4 => {
+            let manifest = Arc::new(Manifest::decode(&fields.bytes()?)?);
+            Reply::Object(manifest, fields.optional(|fields| get_body(fields, blocks))?)
+        }
         5 => {
             let mut count = 0;
             Reply::Deleted(fields.list(|fields| {
@@ -195,7 +211,10 @@ fn get_reply(fields: &mut Fields, blocks: &mut Blocks) -> Result<Reply, BadWire>
         })),
         11 => Reply::Refers(fields.bool()?),
         12 => Reply::InUse(fields.list(|fields| Ok(ObjectId::from_bytes(fields.id()?)))?),
-        13 => Reply::Counters(Box::new(get_counters(fields)?)),
+        14 => Reply::Pulse(Box::new(get_pulse(fields)?)),
+        15 => Reply::Root(Arc::new(get_root_state(fields)?)),
+        16 => Reply::Facts(Box::new(facts::get(fields)?)),
+        17 => Reply::NextPage(fields.optional(Fields::bytes)?),
         number => return Err(BadWire::Unknown { what: "answer", number }),
     })
 }
@@ -247,30 +266,44 @@ pub(super) fn get_upload_marker(fields: &mut Fields) -> Result<UploadMarker, Bad
     })
 }
 
-fn put_counts(counts: &[(&'static str, u64)], head: &mut BytesMut) {
-    head.put_list(counts, |head, (name, value)| {
-        head.put_bytes_of(name.as_bytes());
-        head.put_u64_le(*value);
+fn put_pulse(pulse: &Pulse, head: &mut BytesMut) {
+    head.put_u16_le(pulse.cores);
+    head.put_u64_le(pulse.generation);
+    head.put_optional(pulse.root_version, BytesMut::put_u64_le);
+    head.put_list(&pulse.disks, |head, DiskPulse { disk, state, reason }| {
+        head.put_u16_le(*disk);
+        head.put_u8(state.number());
+        head.put_bytes_of(reason.as_bytes());
+    });
+    head.put_list(&pulse.leaders, |head, leadership| put_leadership(leadership, head));
+    head.put_optional(pulse.to_most, |head, took| {
+        head.put_u32_le(u32::try_from(took.as_micros()).unwrap_or(u32::MAX));
     });
 }
 
-/// Counters that this build does not know are left out.
-fn get_counters(fields: &mut Fields) -> Result<CoreCounters, BadWire> {
-    let mut counters = CoreCounters::default();
-    for (name, value) in fields.list(|fields| Ok((fields.text()?, fields.u64()?)))? {
-        counters.set(&name, value);
-    }
-    let known = buckets_disk::CounterValues::default().named();
-    counters.disks = fields.list(|fields| {
-        let disk = fields.u16()?;
-        let counts = fields.list(|fields| {
-            let (name, value) = (fields.bytes()?, fields.u64()?);
-            let known = known.iter().find(|(known, _)| known.as_bytes() == name);
-            Ok(known.map(|(known, _)| (*known, value)))
-        })?;
-        Ok((disk, counts.into_iter().flatten().collect()))
-    })?;
-    Ok(counters)
+fn get_pulse(fields: &mut Fields) -> Result<Pulse, BadWire> {
+    Ok(Pulse {
+        cores: fields.u16()?,
+        generation: fields.u64()?,
+        root_version: fields.optional(Fields::u64)?,
+        disks: fields.list(|fields| {
+            let disk = fields.u16()?;
+            let state = DiskState::from_number(fields.u8()?).ok_or(BadWire::Range("a disk's state"))?;
+            Ok(DiskPulse { disk, state, reason: fields.text()? })
+        })?,
+        leaders: fields.list(get_leadership)?,
+        to_most: fields.optional(Fields::u32)?.map(|micros| Duration::from_micros(micros.into())),
+    })
+}
+
+fn put_leadership(leadership: &Leadership, head: &mut BytesMut) {
+    head.put_u32_le(leadership.group.0);
+    head.put_u16_le(leadership.disk);
+    head.put_u64_le(leadership.term);
+}
+
+fn get_leadership(fields: &mut Fields) -> Result<Leadership, BadWire> {
+    Ok(Leadership { group: GroupId(fields.u32()?), disk: fields.u16()?, term: fields.u64()? })
 }
 
 fn put_refusal(refusal: &Refusal, head: &mut BytesMut) {
@@ -290,6 +323,11 @@ fn put_refusal(refusal: &Refusal, head: &mut BytesMut) {
             head.put_u8(9);
             put_error(error, head, 0);
         }
+        Refusal::LedBy(leadership) => {
+            head.put_u8(10);
+            put_leadership(leadership, head);
+        }
+        Refusal::Unreachable => head.put_u8(11),
     }
 }
 
@@ -304,6 +342,8 @@ fn get_refusal(fields: &mut Fields) -> Result<Refusal, BadWire> {
         7 => Refusal::Overloaded,
         8 => Refusal::Unknown,
         9 => Refusal::Object(get_error(fields, 0)?),
+        10 => Refusal::LedBy(get_leadership(fields)?),
+        11 => Refusal::Unreachable,
         number => return Err(BadWire::Unknown { what: "refusal", number }),
     })
 }

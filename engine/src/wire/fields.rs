@@ -3,6 +3,7 @@
 use super::BadWire;
 use crate::object::api::{Checksum, ChecksumAlgorithm, ChecksumKind};
 use buckets_env::{AlignedBuf, AlignedBytes};
+use buckets_meta::{GroupMessage, decode_list};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 /// A head that is being read.
@@ -17,11 +18,6 @@ impl Fields {
 
     pub(super) fn end(&self) -> Result<(), BadWire> {
         if self.rest.is_empty() { Ok(()) } else { Err(BadWire::Long) }
-    }
-
-    /// Everything that is left.
-    pub(super) fn rest(&mut self) -> Bytes {
-        std::mem::take(&mut self.rest)
     }
 
     pub(super) fn u8(&mut self) -> Result<u8, BadWire> {
@@ -94,6 +90,10 @@ impl Fields {
             list.push(get(self)?);
         }
         Ok(list)
+    }
+
+    pub(super) fn messages(&mut self) -> Result<Vec<GroupMessage>, BadWire> {
+        decode_list(&mut self.rest).map_err(|_| BadWire::Range("a message of a group"))
     }
 
     pub(super) fn algorithm(&mut self) -> Result<ChecksumAlgorithm, BadWire> {
@@ -182,6 +182,20 @@ impl PutFields for BytesMut {
         self.put_checksum_kind(checksum.kind);
         self.put_bytes_of(&checksum.value);
     }
+}
+
+/// A body beside a manifest: in the payload, which costs less to verify than a head.
+pub(super) fn put_body(body: &[u8], head: &mut BytesMut, payload: &mut Vec<AlignedBytes>) {
+    head.put_u32_le(u32::try_from(body.len()).unwrap_or(u32::MAX));
+    let mut piece = AlignedBuf::with_len(body.len());
+    piece.copy_from_slice(body);
+    payload.push(piece.freeze());
+}
+
+/// What [`put_body`] wrote.
+pub(super) fn get_body(fields: &mut Fields, blocks: &mut Blocks) -> Result<Bytes, BadWire> {
+    let len = fields.u32()? as usize;
+    blocks.take(len).map(Bytes::from_owner)
 }
 
 /// A payload that is being read.

@@ -1,7 +1,7 @@
 //! Questions.
 
 use super::BadWire;
-use super::fields::{Blocks, Fields, PutFields};
+use super::fields::{Blocks, Fields, PutFields, get_body, put_body};
 use crate::manifest::{ChunkOwner, GarbageRecord, Manifest, PartRecord, UploadRecord};
 use crate::message::{ChunkName, ListRun, PartitionOp, Removal, Request, RootOp};
 use crate::object::api::{BucketInfo, CompletePart, ListUploadsRequest, User, WriteCondition};
@@ -45,7 +45,7 @@ pub(super) fn put(request: &Request, head: &mut BytesMut, payload: &mut Vec<Alig
             head.put_u8(6);
             head.put_u32_le(group.0);
             head.put_bool(*salvage);
-            put_partition_op(op, head);
+            put_partition_op(op, head, payload);
         }
         Request::Root(op) => {
             head.put_u8(7);
@@ -59,7 +59,18 @@ pub(super) fn put(request: &Request, head: &mut BytesMut, payload: &mut Vec<Alig
             head.put_u8(9);
             head.put_list(objects, |head, object| head.put_slice(object.as_bytes()));
         }
-        Request::Counters => head.put_u8(10),
+        Request::Pulse => head.put_u8(11),
+        Request::GetRoot => head.put_u8(12),
+        Request::ChunkAbort { disk, chunk } => {
+            head.put_u8(13);
+            put_chunk(*disk, *chunk, head);
+        }
+        // 10 was another question.
+        Request::Facts => head.put_u8(14),
+        Request::Drain(draining) => {
+            head.put_u8(15);
+            head.put_bool(*draining);
+        }
     }
 }
 
@@ -93,12 +104,19 @@ pub(super) fn get(fields: &mut Fields, blocks: &mut Blocks) -> Result<Request, B
         }
         6 => {
             let (group, salvage) = (GroupId(fields.u32()?), fields.bool()?);
-            Request::Partition { group, op: get_partition_op(fields)?, salvage }
+            Request::Partition { group, op: get_partition_op(fields, blocks)?, salvage }
         }
         7 => Request::Root(get_root_op(fields)?),
         8 => Request::PublishRoot(Arc::new(get_root_state(fields)?)),
         9 => Request::InUse(fields.list(|fields| Ok(ObjectId::from_bytes(fields.id()?)))?),
-        10 => Request::Counters,
+        11 => Request::Pulse,
+        12 => Request::GetRoot,
+        13 => {
+            let (disk, chunk) = get_chunk(fields)?;
+            Request::ChunkAbort { disk, chunk }
+        }
+        14 => Request::Facts,
+        15 => Request::Drain(fields.bool()?),
         number => return Err(BadWire::Unknown { what: "question", number }),
     })
 }
@@ -127,7 +145,7 @@ fn get_upload(fields: &mut Fields) -> Result<UploadId, BadWire> {
     fields.id().map(UploadId::from_bytes)
 }
 
-fn put_partition_op(op: &PartitionOp, head: &mut BytesMut) {
+fn put_partition_op(op: &PartitionOp, head: &mut BytesMut, payload: &mut Vec<AlignedBytes>) {
     match op {
         PartitionOp::Get { bucket, key, body } => {
             head.put_u8(1);
@@ -138,7 +156,7 @@ fn put_partition_op(op: &PartitionOp, head: &mut BytesMut) {
             head.put_u8(2);
             put_key(*bucket, key, head);
             head.put_bytes_of(&manifest.encode());
-            head.put_optional(inline.as_ref(), |head, body| head.put_bytes_of(body));
+            head.put_optional(inline.as_ref(), |head, body| put_body(body, head, payload));
             put_condition(condition, head);
         }
         PartitionOp::Delete { bucket, keys, condition } => {
@@ -235,17 +253,32 @@ fn put_partition_op(op: &PartitionOp, head: &mut BytesMut) {
             head.put_u8(15);
             head.put_bytes_of(&garbage.encode());
         }
+        PartitionOp::Suspect { owner, object, chunks } => {
+            head.put_u8(16);
+            head.put_bytes_of(&owner.encode());
+            head.put_slice(object.as_bytes());
+            head.put_u32_le(*chunks);
+        }
+        PartitionOp::ListLost { disk, from } => {
+            head.put_u8(17);
+            head.put_u16_le(*disk);
+            head.put_bytes_of(from);
+        }
+        PartitionOp::HasLost { disk } => {
+            head.put_u8(18);
+            head.put_u16_le(*disk);
+        }
     }
 }
 
-fn get_partition_op(fields: &mut Fields) -> Result<PartitionOp, BadWire> {
+fn get_partition_op(fields: &mut Fields, blocks: &mut Blocks) -> Result<PartitionOp, BadWire> {
     Ok(match fields.u8()? {
         1 => PartitionOp::Get { bucket: get_bucket(fields)?, key: fields.text()?, body: fields.bool()? },
         2 => PartitionOp::Put {
             bucket: get_bucket(fields)?,
             key: fields.text()?,
             manifest: Box::new(Manifest::decode(&fields.bytes()?)?),
-            inline: fields.optional(Fields::bytes)?,
+            inline: fields.optional(|fields| get_body(fields, blocks))?,
             condition: get_condition(fields)?,
         },
         3 => PartitionOp::Delete {
@@ -321,6 +354,13 @@ fn get_partition_op(fields: &mut Fields) -> Result<PartitionOp, BadWire> {
             object: ObjectId::from_bytes(fields.id()?),
         },
         15 => PartitionOp::Discard { garbage: GarbageRecord::decode(&fields.bytes()?)? },
+        16 => PartitionOp::Suspect {
+            owner: ChunkOwner::decode(&fields.bytes()?)?,
+            object: ObjectId::from_bytes(fields.id()?),
+            chunks: fields.u32()?,
+        },
+        17 => PartitionOp::ListLost { disk: fields.u16()?, from: fields.bytes()? },
+        18 => PartitionOp::HasLost { disk: fields.u16()? },
         number => return Err(BadWire::Unknown { what: "question to a partition", number }),
     })
 }
@@ -441,7 +481,7 @@ fn get_user(fields: &mut Fields) -> Result<User, BadWire> {
     })
 }
 
-fn put_root_state(state: &RootState, head: &mut BytesMut) {
+pub(super) fn put_root_state(state: &RootState, head: &mut BytesMut) {
     head.put_u64_le(state.version);
     head.put_u32_le(u32::try_from(state.buckets.len()).unwrap_or(u32::MAX));
     for record in state.buckets.values() {
@@ -455,7 +495,7 @@ fn put_root_state(state: &RootState, head: &mut BytesMut) {
     state.users.values().for_each(|user| put_user(user, head));
 }
 
-fn get_root_state(fields: &mut Fields) -> Result<RootState, BadWire> {
+pub(super) fn get_root_state(fields: &mut Fields) -> Result<RootState, BadWire> {
     let version = fields.u64()?;
     let buckets = fields.list(|fields| {
         let info = BucketInfo {

@@ -5,12 +5,15 @@ use super::{
     encode_request,
 };
 use crate::core::Leadership;
-use crate::counters::CoreCounters;
+use crate::counters::{CoreCounters, RefusedConnections};
+use crate::facts::{Facts, Road};
 use crate::manifest::{
     Body, ChunkOwner, ETag, GarbageRecord, Manifest, Part, PartRecord, Placement, UploadRecord,
 };
+use crate::map::DiskState;
 use crate::message::{
-    Answer, Block, ChunkName, ListRun, PartitionOp, Refusal, Removal, Reply, Request, RootOp,
+    Answer, Block, ChunkName, DiskPulse, ListRun, PartitionOp, Pulse, Refusal, Removal, Reply, Request,
+    RootOp,
 };
 use crate::object::api::{
     BodyError, BucketInfo, Checksum, ChecksumAlgorithm, ChecksumKind, CompletePart, ListEntry,
@@ -18,14 +21,15 @@ use crate::object::api::{
     User, WriteCondition,
 };
 use crate::root::{BucketRecord, RootState};
-use buckets_env::{AlignedBuf, AlignedBytes};
+use buckets_env::{AlignedBuf, AlignedBytes, DiskSpace};
 use buckets_meta::{GroupBody, GroupMessage, LogPosition, SnapshotRequest};
-use buckets_peer::Message;
+use buckets_peer::{HealthState, Message};
 use buckets_ring::id::{BucketId, DiskUuid, GroupId, ObjectId, UploadId};
 use bytes::Bytes;
 use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::sync::Arc;
+use std::time::Duration;
 
 const BUCKET: BucketId = BucketId(uuid_of(1));
 const UPLOAD: UploadId = UploadId(uuid_of(2));
@@ -137,6 +141,9 @@ fn partition_ops() -> Vec<PartitionOp> {
         PartitionOp::Unseal { bucket, attempt: 4 },
         PartitionOp::Refers { owner: owner(), object: OBJECT },
         PartitionOp::Discard { garbage: GarbageRecord { parts: vec![part()] } },
+        PartitionOp::Suspect { owner: owner(), object: OBJECT, chunks: 5 },
+        PartitionOp::ListLost { disk: 513, from: Bytes::from_static(b"u row") },
+        PartitionOp::HasLost { disk: 513 },
     ]
 }
 
@@ -157,6 +164,8 @@ fn root_ops() -> Vec<RootOp> {
         RootOp::RemoveUser { access_key: "AK".into() },
     ]
 }
+
+const LEADERSHIP: Leadership = Leadership { group: GroupId(5), disk: 6, term: 7 };
 
 fn root_state() -> RootState {
     let info = BucketInfo { id: BUCKET, name: "photos".into(), created_unix_ms: 3, location: "here".into() };
@@ -180,7 +189,11 @@ pub(crate) fn requests() -> Vec<Request> {
         Request::ChunkConfirm { disk, chunk },
         Request::PublishRoot(Arc::new(root_state())),
         Request::InUse(vec![OBJECT, OBJECT]),
-        Request::Counters,
+        Request::Pulse,
+        Request::GetRoot,
+        Request::ChunkAbort { disk, chunk },
+        Request::Facts,
+        Request::Drain(true),
     ];
     let group = GroupId::partition(3, 2);
     let mut salvage = false;
@@ -221,15 +234,42 @@ fn errors() -> Vec<ObjectError> {
     ]
 }
 
+fn facts() -> Facts {
+    let (known, _) = buckets_disk::CounterValues::default().named()[0];
+    let mut refused = RefusedConnections::default();
+    refused.set("wrong_secret", 3);
+    let road = |health, round_trip| Road {
+        health,
+        round_trip,
+        connected: 1,
+        lost: 2,
+        unreachable: 3,
+        refused: refused.clone(),
+    };
+    Facts {
+        counters: CoreCounters {
+            bytes_written: 1,
+            salvage_reads: u64::MAX,
+            parts_to_repair: 2,
+            disks: vec![(3, vec![(known, 9)]), (4, Vec::new())],
+            ..CoreCounters::default()
+        },
+        refused: refused.clone(),
+        spaces: [(513, DiskSpace { free_bytes: 4, total_bytes: 5 })].into(),
+        slow: [513].into(),
+        behind: [(7, 12), (513, u64::MAX)].into(),
+        roads: [
+            (1, road(HealthState::Up, Some(Duration::from_micros(90)))),
+            (2, road(HealthState::Down, None)),
+        ]
+        .into(),
+        leads: Some(5),
+        is_draining: true,
+    }
+}
+
 fn answers() -> Vec<Answer> {
     let chosen = Some((ChecksumAlgorithm::Crc64Nvme, ChecksumKind::FullObject));
-    let (known, _) = buckets_disk::CounterValues::default().named()[0];
-    let counters = CoreCounters {
-        bytes_written: 1,
-        salvage_reads: u64::MAX,
-        disks: vec![(3, vec![(known, 9)]), (4, Vec::new())],
-        ..CoreCounters::default()
-    };
     let replies = vec![
         Reply::Done,
         Reply::Attempt(12),
@@ -279,8 +319,19 @@ fn answers() -> Vec<Answer> {
             next: Some((key(), None)),
         })),
         Reply::Refers(true),
+        Reply::NextPage(Some(Bytes::from_static(b"o row"))),
+        Reply::NextPage(None),
         Reply::InUse(vec![OBJECT]),
-        Reply::Counters(Box::new(counters)),
+        Reply::Pulse(Box::new(Pulse {
+            cores: 4,
+            generation: 2,
+            root_version: Some(9),
+            disks: vec![DiskPulse { disk: 513, state: DiskState::Fenced, reason: "why".into() }],
+            leaders: vec![LEADERSHIP],
+            to_most: Some(Duration::from_micros(1700)),
+        })),
+        Reply::Root(Arc::new(root_state())),
+        Reply::Facts(Box::new(facts())),
     ];
     let refusals = [
         Refusal::ChunkMissing,
@@ -291,6 +342,8 @@ fn answers() -> Vec<Answer> {
         Refusal::Elsewhere(9),
         Refusal::Overloaded,
         Refusal::Unknown,
+        Refusal::LedBy(LEADERSHIP),
+        Refusal::Unreachable,
     ];
     let errors = errors().into_iter().map(Refusal::Object);
     replies.into_iter().map(Ok).chain(refusals.into_iter().chain(errors).map(Err)).collect()
@@ -299,11 +352,10 @@ fn answers() -> Vec<Answer> {
 fn notices() -> Vec<Notice> {
     let group = |body| {
         let disk = |byte| DiskUuid::from_bytes([byte; 16]);
-        Notice::Group(GroupMessage { group: GroupId(7), from: disk(1), to: disk(2), body })
+        GroupMessage { group: GroupId(7), from: disk(1), to: disk(2), body }
     };
     let last = buckets_index::Position { index: 4, term: 3 };
-    vec![
-        Notice::Leader(Leadership { group: GroupId(5), disk: 6, term: 7 }),
+    let all = vec![
         group(GroupBody::SnapshotRequest(SnapshotRequest { session: 1, page: 2, index_min: 3 })),
         group(GroupBody::SnapshotRefused { session: 8 }),
         group(GroupBody::LogPosition(LogPosition {
@@ -311,10 +363,13 @@ fn notices() -> Vec<Notice> {
             frozen: true,
             leader: false,
             usable: true,
+            joining: false,
             last,
         })),
         group(GroupBody::Thaw),
-    ]
+    ];
+    let one_by_one = all.iter().map(|message| Notice::Groups(vec![message.clone()]));
+    one_by_one.chain([Notice::Groups(Vec::new()), Notice::Groups(all.clone())]).collect()
 }
 
 /// The message as it arrives: the pieces of its payload in one, where `joined`.
@@ -376,13 +431,18 @@ fn first_to(last: u8) -> Vec<u8> {
     (1..=last).collect()
 }
 
+/// With a number that is not used again.
+fn first_to_without(last: u8, gone: u8) -> Vec<u8> {
+    (1..=last).filter(|number| *number != gone).collect()
+}
+
 #[test]
 fn every_question_survives() {
     check(&requests(), encode_request, decode_request);
     // None is missing here: numbers have no gaps, and a new variant does not compile without one.
-    assert_eq!(numbers(requests().iter().map(encode_request), 2), first_to(10));
+    assert_eq!(numbers(requests().iter().map(encode_request), 2), first_to_without(15, 10));
     let partition = |request: &&Request| matches!(request, Request::Partition { .. });
-    assert_eq!(numbers(requests().iter().filter(partition).map(encode_request), 8), first_to(15));
+    assert_eq!(numbers(requests().iter().filter(partition).map(encode_request), 8), first_to(18));
     let root = |request: &&Request| matches!(request, Request::Root(_));
     assert_eq!(numbers(requests().iter().filter(root).map(encode_request), 3), first_to(7));
 }
@@ -391,8 +451,8 @@ fn every_question_survives() {
 fn every_answer_survives() {
     check(&answers(), encode_answer, decode_answer);
     let with = |is_refusal: bool| answers().into_iter().filter(move |answer| answer.is_err() == is_refusal);
-    assert_eq!(numbers(with(false).map(|answer| encode_answer(&answer)), 3), first_to(13));
-    assert_eq!(numbers(with(true).map(|answer| encode_answer(&answer)), 3), first_to(9));
+    assert_eq!(numbers(with(false).map(|answer| encode_answer(&answer)), 3), first_to_without(17, 13));
+    assert_eq!(numbers(with(true).map(|answer| encode_answer(&answer)), 3), first_to(11));
     let errors = with(true).filter(|answer| matches!(answer, Err(Refusal::Object(_))));
     assert_eq!(numbers(errors.map(|answer| encode_answer(&answer)), 4), first_to(22));
 }
@@ -423,7 +483,7 @@ fn what_is_newer_has_a_name() {
 
 #[test]
 fn counters_of_a_newer_build_are_left_out() {
-    let mut newer = encode_answer(&Ok(Reply::Counters(Box::default())));
+    let mut newer = encode_answer(&Ok(Reply::Facts(Box::default())));
     let head = newer.head.to_vec();
     // The first name becomes one that nobody has.
     let name = head.windows(13).position(|window| window == b"bytes_written").unwrap();

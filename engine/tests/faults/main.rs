@@ -1,7 +1,7 @@
 //! One node under every fault there is, up to what it tolerates, with many clients on the same keys.
 //!
 //! A seed draws a plan ([`plan`]): the node, its clients, and faults on different disks at different moments. The clients
-//! write down what they were answered ([`history`]); in the end there must be an order that explains it, key by key.
+//! write down what they were answered (`history`); in the end there must be an order that explains it, key by key.
 //!
 //! What must hold:
 //! - Within the tolerance every read and every listing is answered, after some time, with the right bytes.
@@ -14,17 +14,17 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod history;
 #[path = "../model/mod.rs"]
 mod model;
 mod plan;
 mod trouble;
 
+use buckets_engine::map::DiskState;
 use buckets_engine::object::api::{ListEntry, ListRequest, ObjectError, WriteCondition};
 use buckets_engine::object::store::Store;
 use buckets_env::sim::{SimNode, SimRng, Simulation, sweep_plans};
 use futures::future::{Either, join_all, select};
-use history::{Begun, Did, History, Version};
+use model::history::{Begun, Did, History, Version};
 use model::{BUCKET, Cluster, Content, complete, put, read, upload};
 use plan::{Run, What};
 use std::cell::{Cell, RefCell};
@@ -94,7 +94,16 @@ impl<'a> World<'a> {
 
     fn run(&self) {
         let cluster = self.start();
-        cluster.run(0, async |store| store.create_bucket(BUCKET, "").await.unwrap()).unwrap();
+        let began = cluster.run(0, async |store| {
+            // Every disk has to be there when its groups begin.
+            while cluster.map.disks.iter().any(|disk| disk.state() != DiskState::InService) {
+                store.env().sleep(RETRY).await;
+            }
+            store.create_bucket(BUCKET, "").await.unwrap();
+            // Until every voter has it: nothing is known yet of what the faults to come may take.
+            store.env().sleep(Duration::from_secs(1)).await;
+        });
+        began.unwrap();
         self.node.crash();
         for life in 0..self.run.lives {
             self.one_life(life);

@@ -4,7 +4,7 @@
 //! that may be read has lost more chunks than its code has parity. A disk leaves trouble only when it is in service
 //! again and what it had open before is closed; one whose content was damaged never does.
 
-use crate::history::Version;
+use crate::model::history::Version;
 use crate::model::path;
 use crate::plan::{Event, What};
 use buckets_engine::map::{DiskState, NodeMap};

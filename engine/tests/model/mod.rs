@@ -5,6 +5,9 @@
 #![allow(dead_code, reason = "each test binary uses a part")]
 #![allow(clippy::unwrap_used, reason = "a test fails by its panic")]
 
+pub(crate) mod history;
+pub(crate) mod nodes;
+
 use buckets_disk::FormatMode;
 use buckets_engine::map::NodeMap;
 use buckets_engine::node::{self, NodeOptions};
@@ -137,6 +140,7 @@ pub(crate) fn format(simulation: &Simulation, node: &SimNode, layout: Layout) {
                 &topology,
                 FormatMode::New,
                 node::DiskSizes::Tiny,
+                node::Contents::Nothing,
             )
             .await
             .unwrap();
@@ -153,11 +157,29 @@ pub(crate) struct Cluster {
     pub(crate) map: Arc<NodeMap>,
 }
 
-/// Starts all cores.
-pub(crate) fn start(node: &SimNode, layout: Layout) -> Cluster {
-    // RUST_LOG=debug shows what a replayed seed does.
+/// RUST_LOG=debug shows what a replayed seed does.
+pub(crate) fn show_log() {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "off".into());
     let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+}
+
+/// Of a small node.
+pub(crate) fn options() -> NodeOptions {
+    NodeOptions {
+        cache_bytes: 1 << 20,
+        root_user: User {
+            access_key: "root".into(),
+            secret_key: "secret".into(),
+            created_unix_ms: 0,
+            is_root: true,
+        },
+        disk_sizes: node::DiskSizes::Tiny,
+    }
+}
+
+/// Starts all cores.
+pub(crate) fn start(node: &SimNode, layout: Layout) -> Cluster {
+    show_log();
     let found: Vec<FoundDisk> = (0..layout.disks())
         .map(|disk| {
             let file = |name: &str| match node.peek_file(format!("{}/.buckets.sys/{name}", path(disk))) {
@@ -171,23 +193,14 @@ pub(crate) fn start(node: &SimNode, layout: Layout) -> Cluster {
             }
         })
         .collect();
-    let map = Arc::new(NodeMap::new(&assemble(&found).unwrap(), layout.cores, INLINE_BYTES_MAX).unwrap());
-    let options = NodeOptions {
-        cache_bytes: 1 << 20,
-        root_user: User {
-            access_key: "root".into(),
-            secret_key: "secret".into(),
-            created_unix_ms: 0,
-            is_root: true,
-        },
-        disk_sizes: node::DiskSizes::Tiny,
-    };
+    let map =
+        Arc::new(NodeMap::new(&assemble(&found).unwrap(), None, layout.cores, INLINE_BYTES_MAX).unwrap());
     let wakers = (0..layout.cores).map(|core| node.waker(core)).collect();
     let stores = Rc::new(RefCell::new(BTreeMap::new()));
-    for (core, setup) in node::connect(map.clone(), wakers, &options).into_iter().enumerate() {
+    for (core, setup) in node::connect(map.clone(), wakers, &options(), None).into_iter().enumerate() {
         let (env, stores) = (node.env(core), stores.clone());
         env.clone().spawn(async move {
-            let store = node::start(env, setup).await;
+            let store = node::start(env, setup).await.unwrap();
             stores.borrow_mut().insert(core, store);
         });
     }

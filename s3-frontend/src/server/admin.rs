@@ -6,6 +6,8 @@
 //! | `GET users` | `{"users":[{"accessKey","createdUnixMs"}]}` |
 //! | `POST users` with `{"accessKey"?,"secretKey"?}`; what is left out is generated | `{"accessKey","secretKey"}`, or 409 where it exists |
 //! | `DELETE users?accessKey=<key>` | 204, or 409 where there is none |
+//! | `POST nodes/drain?node=<host:port>` | 204: the node hands over what it leads, and leads nothing until it starts again; 409 where there is none, 503 where it does not answer |
+//! | `DELETE nodes/drain?node=<host:port>` | 204: it leads again what it should; 409 and 503 as above |
 //!
 //! Errors are `{"code","message"}` with S3's codes.
 
@@ -80,7 +82,14 @@ async fn perform<S: ObjectStore>(
             call.store.remove_user(access_key).await.map_err(store_refusal)?;
             Ok(None)
         }
-        (_, "info" | "users") => Err(refusal(Code::MethodNotAllowed.into())),
+        (Method::Post | Method::Delete, "nodes/drain") => {
+            let node = call.query("node").filter(|node| !node.is_empty());
+            let missing = || refusal(Code::InvalidRequest.because("Which node? Write ?node=host:port."));
+            let draining = call.head.method() == Method::Post;
+            report.drain(node.ok_or_else(missing)?, draining).await.map_err(store_refusal)?;
+            Ok(None)
+        }
+        (_, "info" | "users" | "nodes/drain") => Err(refusal(Code::MethodNotAllowed.into())),
         _ => Err((404, Code::InvalidRequest.because("There is no such admin request."))),
     }
 }

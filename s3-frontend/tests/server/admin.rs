@@ -73,6 +73,28 @@ fn users_are_added_used_and_removed() {
 }
 
 #[test]
+fn a_node_is_drained_until_that_is_taken_back() {
+    with_server(|world| async move {
+        let mut root = world.client().await;
+        let drain = "/buckets/admin/v1/nodes/drain";
+        root.post(&format!("{drain}?node=n1%3A9100"), "").await.expect(204);
+        assert!(world.report.draining.get());
+        root.delete(&format!("{drain}?node=n1%3A9100")).await.expect(204);
+        assert!(!world.report.draining.get());
+        let unknown = root.post(&format!("{drain}?node=n7%3A9100"), "").await.expect(409);
+        assert!(json_of(&unknown)["message"].as_str().unwrap().contains("n7:9100"));
+        root.post(drain, "").await.expect(400);
+        root.get(drain).await.expect(405);
+
+        let user = json!({ "accessKey": "alice", "secretKey": "alice-secret" }).to_string();
+        root.post("/buckets/admin/v1/users", user).await.expect(200);
+        let mut alice = Client::new(world.env.clone(), world.connect().await, "alice", "alice-secret");
+        alice.post(&format!("{drain}?node=n1%3A9100"), "").await.expect(403);
+        assert!(!world.report.draining.get());
+    });
+}
+
+#[test]
 fn admin_requests_that_cannot_be_are_refused_in_json() {
     with_server(|world| async move {
         let mut root = world.client().await;

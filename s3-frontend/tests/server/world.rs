@@ -2,13 +2,14 @@
 
 use crate::client::Client;
 use crate::model::Model;
+use buckets_engine::object::api::ObjectError;
 use buckets_env::sim::{SimNode, Simulation};
 use buckets_env::{Env, Stream};
 use buckets_s3::server::{Limits, Metrics, Options, Server};
 use buckets_s3::store::NodeReport;
 use futures::FutureExt;
 use futures::future::LocalBoxFuture;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -33,6 +34,7 @@ pub struct World {
 #[derive(Default)]
 pub struct Report {
     pub unready: RefCell<Option<String>>,
+    pub draining: Cell<bool>,
 }
 
 struct Spoken(Rc<Report>);
@@ -43,6 +45,16 @@ impl NodeReport for Spoken {
     }
     fn info(&self) -> LocalBoxFuture<'_, serde_json::Value> {
         async { serde_json::json!({ "verdict": "safe" }) }.boxed_local()
+    }
+    fn drain<'a>(&'a self, node: &'a str, draining: bool) -> LocalBoxFuture<'a, Result<(), ObjectError>> {
+        async move {
+            if node != "n1:9100" {
+                return Err(ObjectError::Conflict(format!("there is no node `{node}`")));
+            }
+            self.0.draining.set(draining);
+            Ok(())
+        }
+        .boxed_local()
     }
     fn metrics(&self) -> LocalBoxFuture<'_, String> {
         async { "buckets_disks 4\n".to_owned() }.boxed_local()

@@ -41,7 +41,7 @@ mod tests {
     use super::*;
     use std::panic::catch_unwind;
 
-    /// More by hand: `cargo run --release -p buckets-fuzz`.
+    /// More by hand: `cargo run --profile fuzz -p buckets-fuzz`.
     const EXECUTIONS: usize = 4000;
 
     #[test]

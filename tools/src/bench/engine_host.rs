@@ -102,7 +102,7 @@ impl EngineHost {
         let assembly = assemble(&disks.iter().map(local_disks::identify).collect::<Vec<_>>())?;
         let locks = assembly.members.iter().map(|member| DiskLock::acquire(&member.endpoint));
         let locks = locks.collect::<Result<Vec<_>, _>>()?;
-        let map = NodeMap::new(&assembly, cores, INLINE_BYTES_DEFAULT);
+        let map = NodeMap::new(&assembly, None, cores, INLINE_BYTES_DEFAULT);
         let map = Arc::new(map.ok_or_else(|| EngineError::NoSets(dir.clone()))?);
         let root_user = User {
             access_key: "root".to_owned(),
@@ -116,7 +116,7 @@ impl EngineHost {
         let wakers = wakers.map_err(EngineError::Core)?;
         let shared: Vec<Arc<dyn WakeCore>> =
             wakers.iter().map(|waker| waker.clone() as Arc<dyn WakeCore>).collect();
-        let setups = node::connect(map, shared.clone(), &options);
+        let setups = node::connect(map, shared.clone(), &options, None);
         let mut host = EngineHost { orders: Vec::new(), cores: Vec::new(), _locks: locks };
         let (ready, started) = mpsc::channel();
         for (index, (setup, waker)) in setups.into_iter().zip(wakers).enumerate() {
@@ -154,7 +154,13 @@ async fn serve(
     orders: CoreReceiver<Option<Order>>,
     ready: mpsc::Sender<Result<(), String>>,
 ) {
-    let store = node::start(env.clone(), setup).await;
+    let store = match node::start(env.clone(), setup).await {
+        Ok(store) => store,
+        Err(error) => {
+            let _ = ready.send(Err(error.to_string()));
+            return;
+        }
+    };
     let give_up = Instant::now() + READY_MAX;
     let mut readiness = store.ready();
     while readiness.is_err() && Instant::now() < give_up {

@@ -23,6 +23,9 @@ struct Cli {
 }
 
 fn main() -> ExitCode {
+    // The allocator asks for huge pages. Its memory is touched here and there, and for each first touch the kernel then
+    // clears 2 MiB while a core waits. A kernel that refuses only costs that.
+    let _ = rustix::thread::disable_transparent_huge_pages(true);
     match daemon::run(Cli::parse().node) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -96,13 +96,17 @@ class Bucketsd:
             environment = {"BUCKETS_ROOT_ACCESS_KEY": self.access_key, "BUCKETS_ROOT_SECRET_KEY": self.secret_key}
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(
-                [BINARIES / "bucketsd", *map(str, arguments)],
+                [*self.wrapper(), BINARIES / "bucketsd", *map(str, arguments)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 env={**clean_environment(), **environment},
             )
         return self
+
+    def wrapper(self):
+        """What the command line begins with."""
+        return []
 
     def start(self, timeout=30):
         """Starts the process and waits until it is ready."""

@@ -2,11 +2,12 @@
 
 import itertools
 import os
+import shutil
 import signal
 
 import pytest
 
-from bucketsd import BINARIES, DATA, Bucketsd
+from bucketsd import BINARIES, DATA, TARGET, Bucketsd
 from wire import Wire
 
 SECONDS_DEFAULT = 300
@@ -16,6 +17,11 @@ def pytest_configure():
     for binary in ("bucketsd", "bucketsctl"):
         if not (BINARIES / binary).exists():
             pytest.exit(f"{BINARIES / binary} is missing: cargo build --release --package buckets-tools", 2)
+
+
+def pytest_report_header():
+    # Many a failure of a test that writes is a file system with too little room: each disk keeps its last GiB.
+    return f"free below {TARGET}: {shutil.disk_usage(TARGET).free / 2**30:.1f} GiB"
 
 
 def pytest_sessionfinish():

@@ -39,14 +39,14 @@ def ctl(*arguments, status=OK, **options):
     return done
 
 
-COMMANDS = [[], ["format"], ["topology"], ["topology", "show"], ["info"], ["user"], ["user", "add"], ["user", "list"], ["user", "remove"]]
+COMMANDS = [[], ["format"], ["topology"], ["topology", "show"], ["info"], ["node"], ["node", "list"], ["node", "info"], ["node", "drain"], ["node", "undrain"], ["disk"], ["disk", "list"], ["user"], ["user", "add"], ["user", "list"], ["user", "remove"]]
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda words: " ".join(words) or "bucketsctl")
 def test_every_command_has_help(command):
     text = ctl(*command, "--help").stdout
     assert "Usage: bucketsctl" in text
-    if command in (["format"], ["topology", "show"], ["info"], ["user", "add"], ["user", "list"], ["user", "remove"]):
+    if command in (["format"], ["topology", "show"], ["info"], ["node", "list"], ["node", "info"], ["node", "drain"], ["node", "undrain"], ["disk", "list"], ["user", "add"], ["user", "list"], ["user", "remove"]):
         assert "--json" in text
 
 

@@ -20,6 +20,10 @@ use std::rc::Rc;
 /// The smallest reservation worth making, in units.
 const STEP_UNITS_MIN: u64 = 64;
 
+/// One step takes at most this part of what may still be taken. Disks that share a file system (a trial on one machine)
+/// would otherwise leave the last of them nothing, each with most of its own step unused.
+const STEP_SHARE: u64 = 32;
+
 struct SpaceFile {
     file: File,
     flushes: Rc<Flushes>,
@@ -189,7 +193,9 @@ impl Space {
 
     async fn grow_alone(&self, units: u64) -> io::Result<()> {
         let available = self.env.disk_space(&self.dir).await?.free_bytes.saturating_sub(self.reserve_bytes);
-        let step = self.step_units.max(units).min(available / UNIT_BYTES);
+        let available = available / UNIT_BYTES;
+        let step =
+            self.step_units.min((available / STEP_SHARE).max(STEP_UNITS_MIN)).max(units).min(available);
         if step < STEP_UNITS_MIN.min(self.step_units) || self.free.borrow().free() + step < units {
             return Err(io::ErrorKind::StorageFull.into());
         }

@@ -153,7 +153,7 @@ impl Chunks {
     /// the chunk, and gives up an unfinished one of the same id. All blocks but the last have the same length. The
     /// block is not durable before [`Chunks::finish`].
     ///
-    /// Panics where blocks do not come in order or have a wrong length: bugs of the caller.
+    /// Errors: `Misfit` where blocks do not come in order or have a wrong length; the chunk is given up.
     pub async fn append(
         &self,
         chunk: ChunkId,
@@ -163,7 +163,7 @@ impl Chunks {
     ) -> Result<(), ChunkWriteError> {
         self.inner.fence.check()?;
         let writer = if block == 0 { self.begin(chunk)? } else { self.writer(chunk)? };
-        self.check_block(&writer, block, &data, len);
+        self.check_block(&writer, block, &data, len)?;
         if let Err(error) = self.reserve(&writer, units_of(len)).await {
             self.abort(chunk);
             return Err(error);
@@ -209,16 +209,35 @@ impl Chunks {
         self.inner.state.borrow().writers.get(&chunk).cloned().ok_or(ChunkWriteError::NotOpen)
     }
 
-    fn check_block(&self, writer: &Writer, block: u32, data: &AlignedBytes, len: u32) {
-        let state = writer.state.borrow();
-        assert_eq!(block, state.blocks, "blocks come in order");
-        assert!(block < CHUNK_BLOCKS_MAX, "a chunk has at most {CHUNK_BLOCKS_MAX} blocks");
-        assert!(len > 0 && len as usize <= BLOCK_BYTES_MAX, "a block of {len} bytes");
-        assert!(data.is_aligned() && data.len() as u64 == u64::from(units_of(len)) * UNIT_BYTES);
-        assert!(data[len as usize..].iter().all(|&byte| byte == 0), "padding is zero");
-        if block > 0 {
-            assert!(state.last_block_bytes == state.block_bytes, "only the last block may be shorter");
-            assert!(len <= state.block_bytes, "the last block may only be shorter");
+    /// Gives the chunk up where the block may not come next.
+    fn check_block(
+        &self,
+        writer: &Writer,
+        block: u32,
+        data: &AlignedBytes,
+        len: u32,
+    ) -> Result<(), ChunkWriteError> {
+        let misfit = {
+            let state = writer.state.borrow();
+            let fits_others = block == 0 || state.last_block_bytes == state.block_bytes;
+            let is_whole = || data.is_aligned() && data.len() as u64 == u64::from(units_of(len)) * UNIT_BYTES;
+            match () {
+                () if block != state.blocks => Some("blocks come in order"),
+                () if block >= CHUNK_BLOCKS_MAX => Some("a chunk has no more blocks than that"),
+                () if len == 0 || len as usize > BLOCK_BYTES_MAX => Some("no block has this length"),
+                () if !is_whole() => Some("a block is padded to whole pages"),
+                () if data[len as usize..].iter().any(|&byte| byte != 0) => Some("padding is zero"),
+                () if !fits_others => Some("only the last block may be shorter"),
+                () if block > 0 && len > state.block_bytes => Some("the last block may only be shorter"),
+                () => None,
+            }
+        };
+        match misfit {
+            Some(what) => {
+                self.abort(writer.chunk);
+                Err(ChunkWriteError::Misfit(what))
+            }
+            None => Ok(()),
         }
     }
 
@@ -329,8 +348,11 @@ impl Chunks {
     /// Makes a chunk durable and readable, in place of an older one of the same id. `owner` (who refers to it) is kept
     /// until [`Chunks::confirm`].
     pub async fn finish(&self, chunk: ChunkId, owner: Bytes) -> Result<(), ChunkWriteError> {
-        assert!(owner.len() <= OWNER_BYTES_MAX, "an owner of {} bytes", owner.len());
+        check_owner(&owner)?;
         let writer = self.writer(chunk)?;
+        if writer.state.borrow().blocks == 0 {
+            return Err(ChunkWriteError::Misfit("a chunk has blocks"));
+        }
         writer.idle.wait(0, || (writer.inflight.get() == 0).then_some(())).await;
         if let Some(error) = writer.state.borrow().failed.clone() {
             return Err(error.into());
@@ -355,10 +377,10 @@ impl Chunks {
             self.append(chunk, 0, data, len).await?;
             return self.finish(chunk, owner).await;
         }
-        assert!(owner.len() <= OWNER_BYTES_MAX, "an owner of {} bytes", owner.len());
+        check_owner(&owner)?;
         self.inner.fence.check()?;
         let writer = self.begin(chunk)?;
-        self.check_block(&writer, 0, &data, len);
+        self.check_block(&writer, 0, &data, len)?;
         if let Err(error) = self.reserve(&writer, units_of(len)).await {
             self.abort(chunk);
             return Err(error);
@@ -538,6 +560,13 @@ impl Chunks {
             tracing::info!(?chunk, "an unfinished chunk has expired");
             self.abort(chunk);
         }
+    }
+}
+
+fn check_owner(owner: &Bytes) -> Result<(), ChunkWriteError> {
+    match owner.len() <= OWNER_BYTES_MAX {
+        true => Ok(()),
+        false => Err(ChunkWriteError::Misfit("an owner is not so long")),
     }
 }
 

@@ -164,9 +164,9 @@ impl Log {
         self.entries.iter().rev().take_while(move |held| held.entry.index > flushed)
     }
 
-    /// Bytes of the entries after `flushed`.
-    pub(crate) fn unflushed_bytes(&self, flushed: u64) -> usize {
-        self.unflushed(flushed).map(|held| held.entry.bytes()).sum()
+    /// Bytes of the entries after `index`.
+    pub(crate) fn bytes_after(&self, index: u64) -> usize {
+        self.unflushed(index).map(|held| held.entry.bytes()).sum()
     }
 
     /// The entries after `flushed` whose records are before `until`, in runs without gaps.

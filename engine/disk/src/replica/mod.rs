@@ -300,10 +300,23 @@ impl ReplicaStore {
         self.inner.state.borrow_mut().log.needed_lsn(flushed, durable)
     }
 
-    /// Bytes of entries that only the write-ahead log holds durably.
-    pub(crate) fn unflushed_bytes(&self) -> usize {
-        let flushed = self.inner.index.flushed().index;
-        self.inner.state.borrow().log.unflushed_bytes(flushed)
+    /// Bytes of entries that the index does not hold at all: they cannot be flushed.
+    pub(crate) fn unapplied_bytes(&self) -> usize {
+        let applied = self.inner.index.applied().index;
+        self.inner.state.borrow().log.bytes_after(applied)
+    }
+
+    /// Flushes the index in the background where more than `bytes_max` of entries wait for it. Keys that are written again
+    /// and again fill the log and not the memtable.
+    pub(crate) fn bound_unflushed(&self, bytes_max: usize) {
+        let (flushed, applied) = (self.inner.index.flushed().index, self.inner.index.applied().index);
+        let (bytes, flushing) = {
+            let state = self.inner.state.borrow();
+            (state.log.bytes_after(flushed) - state.log.bytes_after(applied), state.flushing)
+        };
+        if bytes > bytes_max && !flushing {
+            self.start_flush(0);
+        }
     }
 
     /// Drops what the index has taken over.
@@ -329,6 +342,11 @@ impl ReplicaStore {
             self.relog(until_lsn);
             return;
         }
+        self.start_flush(until_lsn);
+    }
+
+    /// Flushes the index in the background, then logs again what is still not flushed before `until_lsn`.
+    fn start_flush(&self, until_lsn: u64) {
         add(&self.inner.counters.wal_forced_flushes, 1);
         self.inner.state.borrow_mut().flushing = true;
         let replica = self.clone();

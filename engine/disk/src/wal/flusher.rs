@@ -6,6 +6,7 @@
 use super::OpenBatch;
 use super::batch::{BatchHeader, BatchKind, HEADER_BYTES, batch_bytes};
 use super::field::FieldBuf;
+use super::record::Checkpoint;
 use super::segment::{self, LiveSegment, Segment};
 use crate::core::DiskCore;
 use crate::counters::add;
@@ -21,6 +22,7 @@ const FULL_LOG_RETRY: Duration = Duration::from_millis(20);
 pub(crate) async fn run(core: Rc<DiskCore>) {
     // The batch that recovery found last may be followed by no other: it is sealed like one of our own.
     let mut sealed = false;
+    let called = || core.closing.get() || core.segment_wanted.get();
     while !core.fence.is_closed() {
         let written = if core.checkpoint_wanted.get() {
             write_checkpoint(&core).await
@@ -32,12 +34,15 @@ pub(crate) async fn run(core: Rc<DiskCore>) {
                 core.fence.close_for("write to the log", &error);
             }
             break;
+        } else if core.segment_wanted.replace(false) {
+            sealed = false;
+            roll(&core, core.wal.next_unwritten_lsn()).await
         } else if sealed {
-            core.wal.batch_ready(|| core.closing.get()).await;
+            core.wal.batch_ready(called).await;
             continue;
         } else {
             let idle = core.options.wal_seal_delay;
-            if core.env.timeout(idle, core.wal.batch_ready(|| core.closing.get())).await.is_some() {
+            if core.env.timeout(idle, core.wal.batch_ready(called)).await.is_some() {
                 continue;
             }
             sealed = true;
@@ -81,7 +86,7 @@ async fn write_seal(core: &Rc<DiskCore>) -> io::Result<()> {
 async fn write_checkpoint(core: &Rc<DiskCore>) -> io::Result<()> {
     core.checkpoint_wanted.set(false);
     let first_lsn = core.wal.next_unwritten_lsn();
-    let payload = checkpoint_payload(core);
+    let payload = checkpoint_payload(&core.checkpoint());
     if !core.segments.borrow().fits(batch_bytes(payload.len() - HEADER_BYTES)) {
         // The next segment starts with one.
         return roll(core, first_lsn).await;
@@ -118,13 +123,13 @@ async fn roll(core: &Rc<DiskCore>, first_lsn: u64) -> io::Result<()> {
         before
     };
     add(&core.counters.wal_segments_started, 1);
-    let payload = checkpoint_payload(core);
-    append_checkpoint(core, payload, first_lsn).await?;
+    let checkpoint = core.checkpoint();
+    append_checkpoint(core, checkpoint_payload(&checkpoint), first_lsn).await?;
     if let Some(before) = before {
         let empty = FieldBuf::with_capacity(ALIGNMENT, HEADER_BYTES);
         write_at(core, &before, BatchKind::Next, 0, first_lsn, 0, empty).await?;
     }
-    core.segments.borrow_mut().checkpoint_durable();
+    core.segments.borrow_mut().checkpoint_durable(checkpoint.oldest_segment);
     core.call_housekeeping();
     Ok(())
 }
@@ -171,9 +176,9 @@ pub(crate) async fn add_segment(core: &Rc<DiskCore>) -> io::Result<bool> {
     }
 }
 
-fn checkpoint_payload(core: &Rc<DiskCore>) -> FieldBuf {
+fn checkpoint_payload(checkpoint: &Checkpoint) -> FieldBuf {
     let mut payload = FieldBuf::with_capacity(ALIGNMENT, HEADER_BYTES);
-    core.checkpoint().write(&mut payload);
+    checkpoint.write(&mut payload);
     payload
 }
 

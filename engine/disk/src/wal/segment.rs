@@ -37,7 +37,7 @@ pub(crate) struct Segments {
     /// Oldest first; the last one is being written.
     live: VecDeque<LiveSegment>,
     /// Needed by nobody, but the last durable checkpoint does not say so.
-    retired: Vec<Segment>,
+    retired: Vec<LiveSegment>,
     reusable: Vec<Segment>,
     next_slot: u32,
     next_number: u64,
@@ -83,6 +83,10 @@ impl Segments {
 
     pub(crate) fn reusable_count(&self) -> usize {
         self.reusable.len()
+    }
+
+    pub(crate) fn retired_count(&self) -> usize {
+        self.retired.len()
     }
 
     pub(crate) fn current(&self) -> Option<&LiveSegment> {
@@ -136,9 +140,11 @@ impl Segments {
         self.live.push_back(live);
     }
 
-    /// A checkpoint that names today's oldest live segment is durable.
-    pub(crate) fn checkpoint_durable(&mut self) {
-        self.reusable.append(&mut self.retired);
+    /// A checkpoint that needs the log from the segment `oldest` on is durable. What was retired since it was taken stays:
+    /// it names that, too.
+    pub(crate) fn checkpoint_durable(&mut self, oldest: u64) {
+        let unnamed = self.retired.extract_if(.., |retired| retired.number < oldest);
+        self.reusable.extend(unnamed.map(|retired| retired.segment));
     }
 
     /// After the last record of the oldest `count` segments; `None` for none.
@@ -150,7 +156,7 @@ impl Segments {
     pub(crate) fn retire_before(&mut self, needed_lsn: u64) -> usize {
         let mut count = 0;
         while self.live.len() > 1 && self.live.front().is_some_and(|oldest| oldest.end_lsn <= needed_lsn) {
-            self.retired.extend(self.live.pop_front().map(|live| live.segment));
+            self.retired.extend(self.live.pop_front());
             count += 1;
         }
         count
@@ -198,4 +204,35 @@ pub(crate) async fn fill(file: &File, segment_bytes: u64) -> io::Result<()> {
         offset += len as u64;
     }
     file.sync_data().await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use buckets_env::sim::Simulation;
+
+    #[test]
+    fn what_is_retired_while_a_checkpoint_is_written_is_kept_until_the_next() {
+        let simulation = Simulation::new(1);
+        let node = simulation.node("n");
+        node.disk("/disk");
+        node.run(0, |env| async move {
+            let dir = Path::new("/disk");
+            env.create_dir_all(dir).await.unwrap();
+            let mut segments = Segments::new(dir.to_owned(), 1 << 16);
+            for number in 1..=3 {
+                let segment = create(&env, dir, segments.take_slot(), 1 << 16).await.unwrap();
+                segments.push_live(LiveSegment { segment, number, end_lsn: number * 10 });
+            }
+            segments.retire_before(10);
+            // The checkpoint that is written now names segment 2, which comes free meanwhile.
+            let named = segments.oldest().map_or(0, |oldest| oldest.number);
+            segments.retire_before(20);
+            segments.checkpoint_durable(named);
+            assert_eq!((named, segments.reusable_count(), segments.count()), (2, 1, 3));
+            segments.checkpoint_durable(3);
+            assert_eq!(segments.reusable_count(), 2);
+        })
+        .unwrap();
+    }
 }

@@ -44,7 +44,7 @@ pub use crate::{DiskFaults, Fault};
 pub use env::{SimEnv, SimFile};
 pub use executor::Schedule;
 pub use fault::DiskIoCounts;
-pub use net::{LinkOptions, NetworkOptions};
+pub use net::{LinkOptions, NetworkCounts, NetworkOptions};
 pub use plan::{Plan, smallest, sweep_plans};
 pub use replay::assert_replays;
 pub use rng::SimRng;
@@ -140,6 +140,11 @@ impl Simulation {
     /// Sets delay and loss of the way from one node to another.
     pub fn set_link(&self, from: &SimNode, to: &SimNode, options: LinkOptions) {
         self.world.network.borrow_mut().set_link(from.index, to.index, options);
+    }
+
+    /// What the network has carried so far.
+    pub fn network_counts(&self) -> NetworkCounts {
+        self.world.network.borrow().counts()
     }
 
     /// A generator for the test's own decisions; each call gives an independent one.

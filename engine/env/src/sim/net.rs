@@ -58,6 +58,17 @@ pub struct LinkOptions {
     pub loss_per_million: u32,
 }
 
+/// What the simulated network has carried.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NetworkCounts {
+    /// Connections that there are now.
+    pub connections: u64,
+    /// Pieces of data sent: what one write handed over.
+    pub segments: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
 /// Connections that wait to be accepted, for each listener.
 const BACKLOG_CONNECTIONS_MAX: usize = 1024;
 /// Bytes of one segment, at most.
@@ -201,6 +212,8 @@ pub(super) struct Network {
     next_port: u16,
     connections: Vec<Connection>,
     free: Vec<u32>,
+    segments: u64,
+    bytes: u64,
 }
 
 impl Network {
@@ -215,7 +228,14 @@ impl Network {
             next_port: FIRST_EPHEMERAL_PORT,
             connections: Vec::new(),
             free: Vec::new(),
+            segments: 0,
+            bytes: 0,
         }
+    }
+
+    pub(super) fn counts(&self) -> NetworkCounts {
+        let connections = (self.connections.len() - self.free.len()) as u64;
+        NetworkCounts { connections, segments: self.segments, bytes: self.bytes }
     }
 
     pub(super) fn options(&self) -> &NetworkOptions {
@@ -490,6 +510,8 @@ impl Network {
         let at = (world.now() + delay).max(end.last_arrival);
         end.last_arrival = at;
         let size = if let Segment::Data(data) = &segment { data.len() as u64 } else { 0 };
+        self.segments += u64::from(size > 0);
+        self.bytes += size;
         world.trace(Trace::NetworkSend, from.trace_id(), sent << 32 ^ size);
         world.schedule(at, Event::Network(Arrival { from, what: What::Arrives(segment) }));
     }

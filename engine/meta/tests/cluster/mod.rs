@@ -10,7 +10,7 @@ use buckets_env::{Env, Instant};
 use buckets_index::{BlockCache, IndexOptions, WriteBatch};
 use buckets_meta::{
     AddReplicaError, GroupHost, GroupMessage, LeaderChange, Options, ProposeError, Role, RowsId, RowsState,
-    Transport, View, VotersLive, bootstrap,
+    Stage, Transport, View, VotersLive, bootstrap,
 };
 use buckets_ring::coding::Coding;
 use buckets_ring::format::{BlockChecksum, FormatJson};
@@ -325,6 +325,20 @@ impl Cluster {
         self.net.hosts.borrow_mut().retain(|at, _| at.0 != node);
         let here: Vec<_> = self.places.iter().filter(|place| place.at.0 == node).map(|p| p.disk).collect();
         self.disks.borrow_mut().retain(|disk, _| !here.contains(disk));
+    }
+
+    /// The disk of a node that is down is replaced by a new one under the same identity.
+    pub(crate) fn empty(&self, disk: DiskUuid) {
+        assert!(self.host_of(disk).is_none(), "a running node has the disk");
+        self.formatted.borrow_mut().remove(&disk);
+    }
+
+    /// Every replica of every group is there and votes.
+    pub(crate) fn all_vote(&self) -> bool {
+        let hosts = self.hosts();
+        let statuses = || hosts.iter().flat_map(|(_, _, host)| host.statuses());
+        statuses().count() == self.layout.groups as usize * self.places.len()
+            && statuses().all(|status| status.stage == Stage::Voting)
     }
 
     pub(crate) fn is_up(&self, node: usize) -> bool {

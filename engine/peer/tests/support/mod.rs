@@ -2,6 +2,9 @@
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+pub mod authority;
+pub mod cores;
+
 use buckets_env::sim::SimNode;
 use buckets_env::{AlignedBuf, Env, Instant, WakeCore};
 use buckets_peer::{
@@ -112,6 +115,7 @@ pub fn serve(node: &SimNode, identity: Identity, options: &PeerOptions) -> (Vec<
 pub fn peer(env: &Env, identity: Identity, server: &SimNode, core: u16, options: &PeerOptions) -> Peer {
     let to = PeerAddress {
         address: SocketAddr::new(server.ip(), PORT),
+        host: server.ip().to_string(),
         target: Target { node: Some(NodeId([2; 16])), core },
     };
     Peer::new(env, 0, Arc::new(identity), to, options.clone())

@@ -5,7 +5,7 @@
 //! not at all; what was refused has not happened; a read without a majority of voters may also show an operation that
 //! has no answer yet and that is not there later.
 
-use crate::model::Content;
+use super::Content;
 use buckets_engine::object::api::WriteCondition;
 use md5::{Digest, Md5};
 use std::collections::{BTreeMap, HashSet};

@@ -1,0 +1,118 @@
+//! Rows that are damaged or too old, and the snapshot that replaces them.
+
+use super::{Replica, SnapshotWatch, next_rows_id, start_node};
+use crate::members::{Members, raft_id};
+use crate::status::RowsState;
+use buckets_env::Instant;
+use buckets_index::Position;
+use buckets_ring::id::DiskUuid;
+use raft::ProgressState;
+use raft::eraftpb::{Message, MessageType};
+
+impl Replica {
+    /// The rows turned out to be damaged: another voter should lead, and the rows must be fetched again.
+    pub(crate) fn rows_damaged(&mut self, now: Instant) {
+        if self.rows == RowsState::Whole {
+            self.rows = RowsState::Damaged;
+            self.offer.usable.set(false);
+            self.hand_over_at = now;
+        }
+    }
+
+    /// The index (Raft) that a fetched snapshot must reach, where one is needed. A leader hands over first.
+    pub(crate) fn snapshot_wanted(&self) -> Option<u64> {
+        if self.leading() || self.rows == RowsState::Loading || self.failed.is_some() {
+            return None;
+        }
+        // What it fetched would look like what it had before it was emptied.
+        if !self.admission.takes_part() {
+            return None;
+        }
+        let damaged = (self.rows == RowsState::Damaged).then_some(0);
+        let index_min = self.snapshot_wanted.or(damaged)?;
+        Some(index_min.max(self.applied().index))
+    }
+
+    /// The index refuses to take more because of its damage.
+    pub(crate) fn rows_stuck(&mut self, now: Instant) {
+        self.rows_damaged(now);
+        self.rows_stuck = true;
+    }
+
+    /// Takes nothing in until [`Replica::restart`].
+    pub(crate) fn pause(&mut self) {
+        self.paused = true;
+    }
+
+    /// The rows are being replaced: nothing is applied until [`Replica::restart`].
+    pub(crate) fn begin_loading(&mut self) {
+        assert!(self.rows != RowsState::Loading && !self.leading());
+        self.rows = RowsState::Loading;
+        self.offer.usable.set(false);
+    }
+
+    /// The fetch failed before any row was replaced.
+    pub(crate) fn loading_failed(&mut self, rows: RowsState) {
+        assert!(self.rows == RowsState::Loading);
+        self.rows = rows;
+        self.offer.usable.set(rows == RowsState::Whole);
+        self.snapshot_wanted = None;
+        self.paused = false;
+    }
+
+    pub(crate) fn rows(&self) -> RowsState {
+        self.rows
+    }
+
+    /// Begins again from the store, whose rows and log were set to a snapshot. Promises and answers that wait
+    /// stay; term and vote come from the store.
+    pub(crate) fn restart(&mut self, members: Members) {
+        assert!(self.all_flushed() && self.rows == RowsState::Loading);
+        *self.offer.members.borrow_mut() = members;
+        match start_node(self.id, &self.store, &self.offer, &self.options) {
+            Ok(node) => self.node = node,
+            Err(why) => return self.fail(why),
+        }
+        self.index = self.store.index().clone();
+        self.rows_id = next_rows_id(&self.rows_ids);
+        self.rows = RowsState::Whole;
+        self.rows_stuck = false;
+        self.paused = false;
+        self.offer.usable.set(true);
+        self.snapshot_wanted = None;
+        self.apply_queue.clear();
+        self.apply_queue_bytes = 0;
+        self.refuse_reads();
+        self.answer_proposals(Position { index: self.applied().index, term: 0 });
+        self.pin_election_timeout();
+    }
+
+    /// Tells the leader that this replica stands at its snapshot.
+    pub(crate) fn announce(&mut self, leader: DiskUuid) {
+        let mut message = Message::default();
+        message.set_msg_type(MessageType::MsgAppendResponse);
+        message.from = self.id;
+        message.to = raft_id(leader);
+        message.term = self.node.raft.term;
+        message.index = self.applied().index;
+        message.commit = self.applied().index;
+        self.send(vec![message]);
+    }
+
+    /// Offers a snapshot again to followers that were offered one and did not get ahead.
+    pub(super) fn retry_snapshots(&mut self, now: Instant) {
+        let voters: Vec<u64> = self.offer.members.borrow().all().map(raft_id).collect();
+        for id in voters {
+            let state = self.node.raft.prs().get(id).map(|progress| progress.state);
+            if state != Some(ProgressState::Snapshot) {
+                self.snapshot_watch.remove(&id);
+                continue;
+            }
+            let since = self.snapshot_watch.entry(id).or_insert(SnapshotWatch { since: now }).since;
+            if now.since(since) >= self.options.election_timeout_max() {
+                self.snapshot_watch.remove(&id);
+                self.node.report_snapshot(id, raft::SnapshotStatus::Failure);
+            }
+        }
+    }
+}

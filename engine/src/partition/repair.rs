@@ -1,0 +1,317 @@
+//! Chunks that are missing are written again, as soon as their disk takes them.
+//!
+//! What must hold:
+//! - What is missing is known, not searched for: a write that left out a chunk says so in its own batch, a reader that did not
+//!   find a chunk whole tells the partition.
+//! - A chunk is durable on its disk before the manifest says that it is there; a crash in between leaves a chunk that nobody
+//!   reads, and the row that asks for it.
+//! - A row goes only when every chunk that it asks for is there, or nothing refers to the part any more. Rows that could not be
+//!   finished are tried again, and are found again by whoever leads the partition next.
+
+use super::{current_version, decoded};
+use crate::chunk::rebuild;
+use crate::core::{Core, Lead};
+use crate::counters::count;
+use crate::manifest::{Body, ChunkOwner, Part, PartRecord, RepairRecord};
+use crate::message::{Answer, ChunkName, DiskIndex, Refusal, Reply, Request};
+use crate::rows;
+use buckets_env::Instant;
+use buckets_index::WriteBatch;
+use buckets_ring::id::{GroupId, ObjectId};
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::rc::Rc;
+use std::time::Duration;
+
+/// Parts remembered beyond which the next scan finds the rest.
+const QUEUED_PARTS_MAX: usize = 65_536;
+/// How long the queue is left alone when there is nothing to do.
+const LOOK: Duration = Duration::from_millis(500);
+/// How long until a part is looked at again whose disks were not there.
+const RETRY: Duration = Duration::from_secs(5);
+/// How often all rows are looked for again.
+const RESCAN: Duration = Duration::from_secs(60);
+
+/// The parts of this core's partitions that have chunks to be written again.
+#[derive(Default)]
+pub(crate) struct RepairQueue {
+    /// And when each is to be looked at.
+    parts: RefCell<BTreeMap<(GroupId, ObjectId), Instant>>,
+}
+
+impl RepairQueue {
+    /// Queues parts whose rows are committed.
+    pub(crate) fn add(&self, group: GroupId, objects: impl IntoIterator<Item = ObjectId>) {
+        let mut parts = self.parts.borrow_mut();
+        for object in objects {
+            if parts.len() < QUEUED_PARTS_MAX {
+                parts.entry((group, object)).or_insert(Instant(0));
+            }
+        }
+    }
+
+    /// Parts that wait.
+    pub(crate) fn len(&self) -> usize {
+        self.parts.borrow().len()
+    }
+
+    fn due(&self, now: Instant) -> Option<(GroupId, ObjectId)> {
+        self.parts.borrow().iter().find(|(_, at)| **at <= now).map(|(part, _)| *part)
+    }
+}
+
+/// Says in the batch of a write which of its chunks are missing; returns the parts to queue.
+pub(super) fn note_missing(
+    batch: &mut WriteBatch,
+    parts: &[Part],
+    owner: impl Fn() -> ChunkOwner,
+) -> Vec<ObjectId> {
+    let degraded = parts.iter().filter(|part| part.size > 0 && part.placement.missing != 0);
+    degraded
+        .map(|part| {
+            let record = RepairRecord { owner: owner(), suspects: 0 };
+            batch.put(rows::repair(part.object), record.encode());
+            part.object
+        })
+        .collect()
+}
+
+/// A reader did not find chunks of a part whole.
+pub(super) async fn suspect(
+    core: &Rc<Core>,
+    group: GroupId,
+    owner: ChunkOwner,
+    object: ObjectId,
+    chunks: u32,
+) -> Answer {
+    let _latch = core.latches.lock(group, rows::repair(object)).await;
+    let lead = core.lead(group)?;
+    if find(core, &lead, group, &owner, object).await?.is_none() {
+        return Ok(Reply::Done);
+    }
+    let before = row_of(core, &lead, group, object).await?;
+    let suspects = before.as_ref().map_or(0, |record| record.suspects) | chunks;
+    if before.is_none_or(|before| before.suspects != suspects) {
+        let mut batch = WriteBatch::new();
+        batch.put(rows::repair(object), RepairRecord { owner, suspects }.encode());
+        core.propose(group, lead.term, batch).await?;
+    }
+    core.repairs.add(group, [object]);
+    Ok(Reply::Done)
+}
+
+/// Writes missing chunks for as long as the core runs.
+pub(crate) async fn repair_chunks(core: Rc<Core>) {
+    let mut last_scan = core.env.now();
+    loop {
+        let now = core.env.now();
+        let Some((group, object)) = core.repairs.due(now) else {
+            core.env.sleep(LOOK).await;
+            if core.env.now().since(last_scan) >= RESCAN {
+                last_scan = core.env.now();
+                for group in core.led_groups() {
+                    let _ = rescan_repairs(&core, group).await;
+                }
+            }
+            continue;
+        };
+        let outcome = repair(&core, group, object).await;
+        let mut parts = core.repairs.parts.borrow_mut();
+        match outcome {
+            Ok(Outcome::Done) => drop(parts.remove(&(group, object))),
+            Ok(Outcome::Later) => drop(parts.insert((group, object), core.env.now().after(RETRY))),
+            Err(Refusal::NotLeader) => drop(parts.remove(&(group, object))),
+            Err(refusal) => {
+                tracing::debug!(%group, %object, %refusal, "chunks will be written again later");
+                parts.insert((group, object), core.env.now().after(RETRY));
+            }
+        }
+    }
+}
+
+/// Queues the parts whose rows are already there: a new leader's first duty.
+pub(crate) async fn rescan_repairs(core: &Rc<Core>, group: GroupId) -> Result<(), Refusal> {
+    let lead = core.lead(group)?;
+    let mut scan = lead.view.scan(Bound::Included(rows::repairs()), Bound::Excluded(rows::repairs_end()));
+    let mut found = Vec::new();
+    while let Some((row, _)) = scan.next().await.map_err(|error| core.index_refusal(group, &error))? {
+        found.extend(rows::parse_repair(&row));
+        if found.len() == QUEUED_PARTS_MAX {
+            break;
+        }
+        core.env.yield_if_needed().await;
+    }
+    core.repairs.add(group, found);
+    Ok(())
+}
+
+/// What became of one attempt.
+enum Outcome {
+    /// The row is gone.
+    Done,
+    /// Some disk is not there.
+    Later,
+}
+
+async fn repair(core: &Rc<Core>, group: GroupId, object: ObjectId) -> Result<Outcome, Refusal> {
+    let lead = core.lead(group)?;
+    let Some(record) = row_of(core, &lead, group, object).await? else { return Ok(Outcome::Done) };
+    let Some(found) = find(core, &lead, group, &record.owner, object).await? else {
+        let mut batch = WriteBatch::new();
+        batch.delete(rows::repair(object));
+        core.propose(group, lead.term, batch).await?;
+        return Ok(Outcome::Done);
+    };
+    let part = found.part();
+    let wanted = part.placement.missing | record.suspects;
+    let chunks: Vec<(u8, DiskIndex)> = (0..part.placement.disks.len() as u8)
+        .filter(|chunk| wanted >> chunk & 1 == 1)
+        .filter_map(|chunk| Some((chunk, disk_of(core, part, chunk)?)))
+        .collect();
+    if chunks.is_empty() && wanted != 0 {
+        return Ok(Outcome::Later);
+    }
+    let written = match rebuild(core, part, wanted, &chunks, record.owner.encode()).await {
+        // What is only suspected may be whole: blocks are verified in any case.
+        Err(_) if record.suspects != 0 => {
+            rebuild(core, part, part.placement.missing, &chunks, record.owner.encode()).await?
+        }
+        written => written?,
+    };
+    let bits = written.iter().fold(0, |bits, chunk| bits | 1 << chunk);
+    count(&core.counters.chunks_repaired, written.len() as u64);
+    let chunk_bytes = part.size.div_ceil(u64::from(part.placement.k).max(1));
+    count(&core.counters.bytes_repaired, chunk_bytes * written.len() as u64);
+    let outcome = settle(core, group, object, &record.owner, bits).await;
+    for (chunk, disk) in chunks.into_iter().filter(|(chunk, _)| bits >> chunk & 1 == 1) {
+        let (disk, chunk) = (disk, ChunkName { object, number: chunk });
+        // What nothing refers to any more was freed before it was written.
+        let request = match &outcome {
+            Ok(Some(_)) => Request::ChunkConfirm { disk, chunk },
+            Ok(None) => Request::ChunkDrop { disk, chunk },
+            // It stays pending: who owns it is found out later.
+            Err(_) => continue,
+        };
+        let _ = core.ask_disk(disk, request).await;
+    }
+    Ok(match outcome? {
+        Some(0) | None => Outcome::Done,
+        Some(_) => Outcome::Later,
+    })
+}
+
+/// Notes that chunks are there. Returns which are still wanted; `None` where nothing refers to the part any more.
+async fn settle(
+    core: &Rc<Core>,
+    group: GroupId,
+    object: ObjectId,
+    owner: &ChunkOwner,
+    written: u32,
+) -> Result<Option<u32>, Refusal> {
+    let lead = core.lead(group)?;
+    let _upload_latch = match owner.upload {
+        Some((upload, _)) => {
+            let row = rows::upload(owner.bucket, owner.key.as_bytes(), upload);
+            Some(core.latches.lock(group, row).await)
+        }
+        None => None,
+    };
+    let _latch = core.latches.lock(group, rows::object(owner.bucket, owner.key.as_bytes())).await;
+    let _row_latch = core.latches.lock(group, rows::repair(object)).await;
+    let mut batch = WriteBatch::new();
+    let mut left = None;
+    if let Some(mut found) = find(core, &lead, group, owner, object).await? {
+        let missing = &mut found.part_mut().placement.missing;
+        let was_missing = *missing & written != 0;
+        *missing &= !written;
+        let record = row_of(core, &lead, group, object).await?;
+        let suspects = record.map_or(0, |record| record.suspects) & !written;
+        left = Some(*missing | suspects);
+        if left != Some(0) {
+            batch.put(rows::repair(object), RepairRecord { owner: owner.clone(), suspects }.encode());
+        }
+        if was_missing {
+            found.put(&mut batch, owner);
+        }
+    }
+    if left.is_none_or(|left| left == 0) {
+        batch.delete(rows::repair(object));
+    }
+    core.propose(group, lead.term, batch).await?;
+    Ok(left)
+}
+
+pub(super) async fn row_of(
+    core: &Rc<Core>,
+    lead: &Lead,
+    group: GroupId,
+    object: ObjectId,
+) -> Result<Option<RepairRecord>, Refusal> {
+    let row = lead.view.get(&rows::repair(object)).await.map_err(|e| core.index_refusal(group, &e))?;
+    row.map(|row| decoded(RepairRecord::decode(&row))).transpose()
+}
+
+/// The record that refers to a part.
+pub(super) enum Found {
+    OfUpload(PartRecord),
+    OfObject(Box<crate::manifest::Manifest>, usize),
+}
+
+impl Found {
+    pub(super) fn part(&self) -> &Part {
+        match self {
+            Found::OfUpload(record) => &record.part,
+            Found::OfObject(manifest, at) => &manifest.parts()[*at],
+        }
+    }
+
+    fn part_mut(&mut self) -> &mut Part {
+        match self {
+            Found::OfUpload(record) => &mut record.part,
+            Found::OfObject(manifest, at) => match &mut manifest.body {
+                Body::Chunked(parts) => &mut parts[*at],
+                Body::Inline => unreachable!("a part was found in it"),
+            },
+        }
+    }
+
+    fn put(&self, batch: &mut WriteBatch, owner: &ChunkOwner) {
+        match (self, owner.upload) {
+            (Found::OfUpload(record), Some((upload, number))) => {
+                batch.put(rows::part(owner.bucket, upload, number), record.encode());
+            }
+            (Found::OfUpload(_), None) => unreachable!("it was found by its upload"),
+            (Found::OfObject(manifest, _), _) => {
+                batch.put(rows::object(owner.bucket, owner.key.as_bytes()), manifest.encode());
+            }
+        }
+    }
+}
+
+pub(super) async fn find(
+    core: &Rc<Core>,
+    lead: &Lead,
+    group: GroupId,
+    owner: &ChunkOwner,
+    object: ObjectId,
+) -> Result<Option<Found>, Refusal> {
+    if let Some((upload, number)) = owner.upload {
+        let row = rows::part(owner.bucket, upload, number);
+        let record = lead.view.get(&row).await.map_err(|e| core.index_refusal(group, &e))?;
+        let record = record.map(|record| decoded(PartRecord::decode(&record))).transpose()?;
+        if let Some(record) = record.filter(|record| record.part.object == object) {
+            return Ok(Some(Found::OfUpload(record)));
+        }
+    }
+    let row = rows::object(owner.bucket, owner.key.as_bytes());
+    let Some(manifest) = current_version(core, lead, group, &row).await? else { return Ok(None) };
+    let at = manifest.parts().iter().position(|part| part.object == object);
+    Ok(at.map(|at| Found::OfObject(Box::new(manifest), at)))
+}
+
+/// The disk of a chunk, where it takes writes.
+fn disk_of(core: &Core, part: &Part, chunk: u8) -> Option<DiskIndex> {
+    let place = *part.placement.disks.get(usize::from(chunk))?;
+    core.map.disk_at(part.placement.set, place).filter(|disk| core.map.in_service(*disk))
+}

@@ -1,0 +1,452 @@
+//! Several nodes in the simulator: any of them serves, any M disks or their nodes may fail.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod drain;
+mod faults;
+#[path = "../model/mod.rs"]
+mod model;
+mod slow;
+mod status;
+
+use buckets_engine::counters::CoreCounters;
+use buckets_engine::node::Contents;
+use buckets_engine::object::api::{CompletePart, ListEntry, ListRequest, ObjectError, WriteCondition};
+use buckets_engine::object::store::Store;
+use buckets_env::Env;
+use buckets_env::sim::{Simulation, sweep, sweep_and};
+use buckets_ring::coding::Coding;
+use buckets_ring::id::UploadId;
+use futures::future::{join, join_all};
+use model::nodes::{Nodes, Plan};
+use model::{BUCKET, Content, complete, put, read, upload};
+use std::time::Duration;
+
+fn three_nodes() -> Plan {
+    Plan { nodes: 3, cores: 2, disks_per_node: 2, coding: Coding::new(4, 2).unwrap() }
+}
+
+/// Runs a deployment, and `drive` on a machine beside it.
+fn run(seed: u64, plan: Plan, drive: impl AsyncFnOnce(&Simulation, &Nodes, Env)) {
+    let simulation = Simulation::new(seed);
+    let nodes = Nodes::format(&simulation, plan);
+    nodes.start_all();
+    let operator = simulation.node("operator");
+    operator.run(0, async |env: Env| drive(&simulation, &nodes, env).await).unwrap();
+}
+
+/// The first node's store, with a bucket.
+async fn with_bucket(nodes: &Nodes, env: &Env) -> Store {
+    let store = nodes.store(env, 0, 0).await;
+    store.create_bucket(BUCKET, "here").await.unwrap();
+    store
+}
+
+#[test]
+fn what_one_node_took_every_node_gives() {
+    sweep(0..5, |seed| {
+        run(seed, three_nodes(), async |_, nodes, env| {
+            let first = nodes.store(&env, 0, 0).await;
+            first.create_bucket(BUCKET, "here").await.unwrap();
+            let lens = [0, 1, 5000, 20_000, 300_000, 3_000_000];
+            for (number, len) in lens.into_iter().enumerate() {
+                let content = Content { seed: number as u64, len };
+                let store = nodes.store(&env, number % 3, number % 2).await;
+                put(&store, &format!("k{number}"), content, WriteCondition::Always).await.unwrap();
+            }
+            for node in 0..3 {
+                let store = nodes.store(&env, node, 1).await;
+                for (number, len) in lens.into_iter().enumerate() {
+                    let found = read(&store, &format!("k{number}")).await.unwrap().unwrap();
+                    assert!(found.bytes == Content { seed: number as u64, len }.bytes());
+                }
+                let page = store.list(BUCKET, ListRequest { max_keys: 100, ..Default::default() }).await;
+                let keys = |entry: ListEntry| match entry {
+                    ListEntry::Object(object) => object.key,
+                    ListEntry::Prefix(prefix) => panic!("{prefix} without a delimiter"),
+                };
+                let keys: Vec<String> = page.unwrap().entries.into_iter().map(keys).collect();
+                assert_eq!(keys, ["k0", "k1", "k2", "k3", "k4", "k5"]);
+            }
+        });
+    });
+}
+
+#[test]
+fn pages_over_many_partitions_are_those_of_one_sorted_list() {
+    sweep(0..3, |seed| {
+        run(seed, three_nodes(), async |_, nodes, env| {
+            let store = with_bucket(nodes, &env).await;
+            // Folders lie in one partition, in some, in all.
+            let mut keys: Vec<String> = (0..360)
+                .map(|n| match n % 3 {
+                    0 => format!("{}/{n}", n % 7),
+                    1 => format!("{n}/{}/{n}", n % 5),
+                    _ => format!("{n}"),
+                })
+                .collect();
+            keys.sort();
+            join_all(keys.iter().map(async |key| {
+                let content = Content { seed: 2, len: 0 };
+                put(&store, key, content, WriteCondition::Always).await.unwrap();
+            }))
+            .await;
+            for (prefix, delimiter) in
+                [("", None), ("", Some("/")), ("1/", Some("/")), ("1", Some("/")), ("2", None)]
+            {
+                let rolled_up = |key: &String| {
+                    let rest = key.strip_prefix(prefix)?;
+                    let cut = delimiter.and_then(|delimiter| rest.find(delimiter));
+                    Some(cut.map_or(key.clone(), |at| key[..=prefix.len() + at].to_owned()))
+                };
+                let mut expected: Vec<String> = keys.iter().filter_map(rolled_up).collect();
+                expected.dedup();
+                for max_keys in [1, 2, 7, 50, 1000] {
+                    let (mut listed, mut after) = (Vec::new(), None);
+                    loop {
+                        let request = ListRequest {
+                            prefix: prefix.to_owned(),
+                            delimiter: delimiter.map(str::to_owned),
+                            after,
+                            max_keys,
+                        };
+                        let page = store.list(BUCKET, request).await.unwrap();
+                        assert!(page.entries.len() == max_keys || page.next.is_none());
+                        listed.extend(page.entries.into_iter().map(|entry| match entry {
+                            ListEntry::Object(object) => object.key,
+                            ListEntry::Prefix(prefix) => prefix,
+                        }));
+                        after = page.next;
+                        if after.is_none() {
+                            break;
+                        }
+                    }
+                    assert_eq!(listed, expected, "{prefix:?}, {delimiter:?}, pages of {max_keys}");
+                }
+            }
+        });
+    });
+}
+
+/// Of all nodes that take requests.
+async fn counters(nodes: &Nodes) -> CoreCounters {
+    let mut sum = CoreCounters::default();
+    for node in 0..nodes.plan.nodes {
+        if let Some(store) = nodes.life(node).and_then(|life| life.ready(0)) {
+            sum.add(store.status().await.unwrap().own.counters);
+        }
+    }
+    sum
+}
+
+/// Waits until nothing is left to be written again.
+async fn repaired(env: &Env, nodes: &Nodes) -> CoreCounters {
+    for _ in 0..600 {
+        env.sleep(Duration::from_millis(200)).await;
+        let counters = counters(nodes).await;
+        if counters.chunks_repaired > 0 && counters.parts_to_repair == 0 {
+            return counters;
+        }
+    }
+    panic!("not repaired: {:?}", counters(nodes).await);
+}
+
+/// Completes an upload, however often leaders change.
+async fn complete_at_last(env: &Env, store: &Store, key: &str, id: UploadId, parts: Vec<CompletePart>) {
+    loop {
+        match complete(store, key, id, parts.clone(), WriteCondition::Always).await {
+            // Without an answer it may have happened.
+            Ok(()) | Err(ObjectError::NoSuchUpload) => break,
+            Err(_) => env.sleep(Duration::from_millis(100)).await,
+        }
+    }
+}
+
+#[test]
+fn what_a_write_could_not_place_is_written_when_its_node_is_back() {
+    // 10: the message that gives a late chunk up came when the chunk had been written again.
+    sweep_and(0..6, &[10], |seed| {
+        let plan = Plan { nodes: 5, cores: 1, disks_per_node: 1, coding: Coding::new(3, 2).unwrap() };
+        run(seed, plan, async |simulation, nodes, env| {
+            let store = with_bucket(nodes, &env).await;
+            let contents: Vec<Content> = (0..9).map(|n| Content { seed: 2 * n, len: 400_000 }).collect();
+            // Nobody knows yet that a node does not answer.
+            let lost = 1 + seed as usize % 4;
+            let others: Vec<_> = (0..5).filter(|node| *node != lost).map(|n| &nodes.nodes[n]).collect();
+            simulation.partition(&[&nodes.nodes[lost]], &others);
+            let put_one = |number: usize| {
+                let (env, store, content) = (&env, &store, contents[number]);
+                async move {
+                    let key = format!("k{number}");
+                    while put(store, &key, content, WriteCondition::Always).await.is_err() {
+                        env.sleep(Duration::from_millis(100)).await;
+                    }
+                }
+            };
+            let upload_one = async {
+                while upload(&store, "k8", contents[8]).await.is_err() {
+                    env.sleep(Duration::from_millis(100)).await;
+                }
+                let (upload, parts) = upload(&store, "k8", contents[8]).await.unwrap();
+                complete_at_last(&env, &store, "k8", upload, parts).await;
+            };
+            join(join_all((0..8).map(put_one)), upload_one).await;
+            // Rarely the node was known to be gone by the time of every write.
+            let is_degraded = counters(nodes).await.parts_to_repair > 0;
+            simulation.heal_all();
+            if is_degraded {
+                repaired(&env, nodes).await;
+            }
+            // With two others gone, what was written again is needed.
+            let mut gone = (1..5).filter(|node| *node != lost);
+            nodes.crash(gone.next().unwrap());
+            nodes.crash(gone.next().unwrap());
+            env.sleep(Duration::from_secs(5)).await;
+            for (number, content) in contents.iter().enumerate() {
+                let found = read(&store, &format!("k{number}")).await.unwrap().unwrap();
+                assert!(found.bytes == content.bytes());
+            }
+        });
+    });
+}
+
+#[test]
+fn what_a_read_did_not_find_whole_is_written_again() {
+    sweep(0..6, |seed| {
+        run(seed, three_nodes(), async |_, nodes, env| {
+            let store = with_bucket(nodes, &env).await;
+            let content = Content { seed: 1, len: 500_000 };
+            for number in 0..8 {
+                put(&store, &format!("k{number}"), content, WriteCondition::Always).await.unwrap();
+            }
+            // Every block on one disk of the last node.
+            let disk = nodes.nodes[2].disk("/d1");
+            for file in nodes.nodes[2].files("/d1") {
+                if file.to_string_lossy().contains("/space/") {
+                    for page in 0..2048 {
+                        disk.flip_byte(&file, page * 4096 + 77, 0xff);
+                    }
+                }
+            }
+            let reader = nodes.store(&env, 1, 0).await;
+            for number in 0..8 {
+                let found = read(&reader, &format!("k{number}")).await.unwrap().unwrap();
+                assert!(found.bytes == content.bytes());
+            }
+            let before = repaired(&env, nodes).await;
+            assert!(before.blocks_damaged > 0);
+            // A core that has none of it in memory meets no damage any more.
+            let reader = nodes.store(&env, 0, 1).await;
+            for number in 0..8 {
+                let found = read(&reader, &format!("k{number}")).await.unwrap().unwrap();
+                assert!(found.bytes == content.bytes());
+            }
+            assert_eq!(counters(nodes).await.blocks_damaged, before.blocks_damaged);
+        });
+    });
+}
+
+/// Waits until every disk has what belongs on it.
+async fn whole(env: &Env, nodes: &Nodes) {
+    for _ in 0..600 {
+        if nodes.are_whole() {
+            return;
+        }
+        env.sleep(Duration::from_millis(200)).await;
+    }
+    let states = |node: usize| {
+        let map = nodes.life(node).unwrap().map;
+        map.disks_of(map.own).map(|(_, disk)| (disk.state(), disk.reason())).collect::<Vec<_>>()
+    };
+    panic!("still not whole: {:?}", (0..nodes.plan.nodes).map(states).collect::<Vec<_>>());
+}
+
+#[test]
+fn what_an_emptied_node_had_is_written_again() {
+    sweep(0..12, |seed| {
+        run(seed, three_nodes(), async |_, nodes, env| {
+            let store = with_bucket(nodes, &env).await;
+            let lens = [0, 1, 5000, 20_000, 300_000, 3_000_000];
+            let content = |number: usize| Content { seed: number as u64, len: lens[number % lens.len()] };
+            for number in 0..40 {
+                put(&store, &format!("k{number}"), content(number), WriteCondition::Always).await.unwrap();
+            }
+            let big = Content { seed: 70, len: 7_000_000 };
+            let (id, parts) = upload(&store, "upload", big).await.unwrap();
+            // One disk, which the operator says; or both, of which only the votes tell.
+            nodes.crash(1);
+            let (paths, contents) = match seed % 2 {
+                0 => (&["/d1"][..], Contents::Lost),
+                _ => (&["/d1", "/d2"][..], Contents::Nothing),
+            };
+            for path in paths {
+                nodes.empty(1, path, contents).await;
+            }
+            nodes.start(1);
+            nodes.store(&env, 1, 0).await;
+            assert!(!nodes.are_whole());
+            if seed % 3 == 0 {
+                // It goes on where it was.
+                env.sleep(Duration::from_millis(200 * seed)).await;
+                nodes.crash(1);
+                nodes.start(1);
+            }
+            complete_at_last(&env, &store, "upload", id, parts).await;
+            whole(&env, nodes).await;
+            // As many disks as may be lost: what was written again is needed.
+            nodes.crash(2);
+            env.sleep(Duration::from_secs(5)).await;
+            for number in 0..40 {
+                let found = read(&store, &format!("k{number}")).await.unwrap().unwrap();
+                assert!(found.bytes == content(number).bytes(), "k{number}");
+            }
+            assert!(read(&store, "upload").await.unwrap().unwrap().bytes == big.bytes());
+        });
+    });
+}
+
+/// More disks than may be lost are taken for emptied ones, and lack nothing.
+#[test]
+fn what_is_only_suspected_still_counts_where_nothing_else_is_left() {
+    sweep(0..4, |seed| {
+        run(seed, three_nodes(), async |_, nodes, env| {
+            let store = with_bucket(nodes, &env).await;
+            let content = Content { seed: 3, len: 300_000 };
+            for number in 0..8 {
+                put(&store, &format!("k{number}"), content, WriteCondition::Always).await.unwrap();
+            }
+            for node in [1, 2] {
+                nodes.crash(node);
+                for path in ["/d1", "/d2"] {
+                    nodes.suspect(node, path).await;
+                }
+                nodes.start(node);
+                nodes.store(&env, node, 0).await;
+            }
+            assert!(!nodes.are_whole());
+            whole(&env, nodes).await;
+            for number in 0..8 {
+                let found = read(&store, &format!("k{number}")).await.unwrap().unwrap();
+                assert!(found.bytes == content.bytes());
+            }
+        });
+    });
+}
+
+#[test]
+fn a_node_that_goes_in_the_middle_of_a_write_does_not_fail_it() {
+    sweep(0..24, |seed| {
+        run(seed, three_nodes(), async |_, nodes, env| {
+            let store = with_bucket(nodes, &env).await;
+            let content = Content { seed: 2, len: 3_000_000 };
+            let gone = async {
+                env.sleep(Duration::from_micros(seed * 1500)).await;
+                nodes.kill(1);
+            };
+            let write = put(&store, "key", content, WriteCondition::Always);
+            let (written, ()) = join(write, gone).await;
+            match written {
+                Ok(()) => {
+                    let found = read(&store, "key").await.unwrap().unwrap();
+                    assert!(found.bytes == content.bytes());
+                }
+                // The manifest was under way to the node that went.
+                Err(error) => assert_eq!(error.to_string(), "unavailable: the outcome is unknown"),
+            }
+        });
+    });
+}
+
+#[test]
+fn a_minority_says_nothing_that_may_be_old() {
+    sweep(0..6, |seed| {
+        run(seed, three_nodes(), async |simulation, nodes, env| {
+            let store = with_bucket(nodes, &env).await;
+            let content = Content { seed: 2, len: 30_000 };
+            put(&store, "key", content, WriteCondition::Always).await.unwrap();
+            let cut_off = nodes.store(&env, 2, 0).await;
+            simulation.partition(&[&nodes.nodes[2]], &[&nodes.nodes[0], &nodes.nodes[1]]);
+            let newer = Content { seed: 4, len: 40_000 };
+            while put(&store, "key", newer, WriteCondition::Always).await.is_err() {
+                env.sleep(Duration::from_millis(100)).await;
+            }
+            // Before the nodes know of each other's absence, too.
+            assert!(read(&cut_off, "key").await.is_err());
+            assert!(put(&cut_off, "key", content, WriteCondition::Always).await.is_err());
+            env.sleep(Duration::from_secs(4)).await;
+            store.create_bucket("another", "here").await.unwrap();
+            assert!(cut_off.buckets().is_err() && cut_off.bucket("another").is_err());
+            let page = ListRequest { max_keys: 10, ..ListRequest::default() };
+            assert!(cut_off.list(BUCKET, page).await.is_err());
+            simulation.heal_all();
+            env.sleep(Duration::from_secs(20)).await;
+            assert_eq!(cut_off.buckets().unwrap().len(), 2);
+            assert!(read(&cut_off, "key").await.unwrap().unwrap().bytes == newer.bytes());
+        });
+    });
+}
+
+#[test]
+fn a_node_that_hangs_with_as_many_disks_as_may_be_lost_holds_nobody_up_for_long() {
+    sweep(0..6, |seed| {
+        let plan = Plan { nodes: 3, cores: 1, disks_per_node: 4, coding: Coding::new(8, 4).unwrap() };
+        run(seed, plan, async |simulation, nodes, env| {
+            let store = with_bucket(nodes, &env).await;
+            let content = Content { seed: 2, len: 3_000_000 };
+            put(&store, "key", content, WriteCondition::Always).await.unwrap();
+            // Another node reads: the first has it in memory.
+            let reader = nodes.store(&env, 1, 0).await;
+            simulation.partition(&[&nodes.nodes[2]], &[&nodes.nodes[0], &nodes.nodes[1]]);
+            let start = env.now();
+            let reads = async {
+                let found = read(&reader, "key").await.unwrap().unwrap();
+                assert!(found.bytes == content.bytes());
+                env.now().since(start)
+            };
+            let writes = join_all((0..4).map(|number| {
+                let (env, store) = (&env, &store);
+                async move {
+                    let outcome = put(store, &format!("new{number}"), content, WriteCondition::Always).await;
+                    if let Err(error) = outcome {
+                        assert_eq!(error.to_string(), "unavailable: the outcome is unknown");
+                    }
+                    env.now().since(start)
+                }
+            }));
+            let (read_took, writes_took) = join(reads, writes).await;
+            // Until another leads, where the partition was led by the node that hangs.
+            assert!(read_took < Duration::from_secs(5), "{read_took:?}");
+            assert!(writes_took.iter().all(|took| *took < Duration::from_secs(6)), "{writes_took:?}");
+        });
+    });
+}
+
+#[test]
+fn writes_go_on_soon_after_a_leader_is_lost() {
+    sweep(0..24, |seed| {
+        run(seed, three_nodes(), async |simulation, nodes, env| {
+            let store = with_bucket(nodes, &env).await;
+            let content = Content { seed: 2, len: 3000 };
+            put(&store, "first", content, WriteCondition::Always).await.unwrap();
+            // Until each partition is led by the disk that should.
+            env.sleep(Duration::from_secs(10) + Duration::from_millis(37 * seed)).await;
+            match seed % 2 == 1 {
+                true => simulation.partition(&[&nodes.nodes[2]], &[&nodes.nodes[0], &nodes.nodes[1]]),
+                false => nodes.kill(2),
+            }
+            let start = env.now();
+            let writes = (0..40).map(|number| {
+                let (env, store) = (&env, &store);
+                async move {
+                    let key = format!("k{number}");
+                    while put(store, &key, content, WriteCondition::Always).await.is_err() {
+                        env.sleep(Duration::from_millis(10)).await;
+                    }
+                    env.now().since(start)
+                }
+            });
+            let slowest = join_all(writes).await.into_iter().max().unwrap();
+            assert!(slowest < Duration::from_millis(1500), "{slowest:?}");
+        });
+    });
+}

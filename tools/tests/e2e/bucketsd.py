@@ -1,6 +1,7 @@
 """Starts, watches and ends a bucketsd of its own, from the release binaries, on a free loopback port.
 
-Data lies below the target folder: the same file system as the checkout, because O_DIRECT does not work on tmpfs.
+Data lies below the target folder, on the file system of the checkout, or where BUCKETS_E2E_DATA says (any file system that
+takes O_DIRECT; tmpfs does from Linux 6.6 on).
 """
 
 import json
@@ -19,7 +20,7 @@ import urllib.request
 REPOSITORY = pathlib.Path(__file__).resolve().parents[3]
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR") or REPOSITORY / "target").absolute()
 BINARIES = pathlib.Path(os.environ.get("BUCKETS_BINARIES") or TARGET / "release")
-DATA = TARGET / "e2e-data"
+DATA = pathlib.Path(os.environ.get("BUCKETS_E2E_DATA") or TARGET / "e2e-data").absolute()
 
 ACCESS_KEY = "rootaccesskey0001"
 SECRET_KEY = "root+secret/key-0000000000000000000000001"
@@ -32,7 +33,7 @@ def free_port():
 
 
 def scratch(name):
-    """A new directory on the checkout's file system."""
+    """A new directory for data."""
     DATA.mkdir(parents=True, exist_ok=True)
     return pathlib.Path(tempfile.mkdtemp(prefix=name + "-", dir=DATA))
 
@@ -82,9 +83,14 @@ class Bucketsd:
     # Life
 
     def format(self):
+        """Formats the disks; where that fails nothing is left, as nobody ends what was not entered."""
         for disk in self.disks:
             disk.mkdir(parents=True, exist_ok=True)
-        run("bucketsctl", "format", "--disks", self.pattern, "--ec", f"{self.k}+{self.m}", check=True)
+        try:
+            run("bucketsctl", "format", "--disks", self.pattern, "--ec", f"{self.k}+{self.m}", check=True)
+        except BaseException:
+            self.end()
+            raise
         return self
 
     def spawn(self, arguments=None, environment=None):

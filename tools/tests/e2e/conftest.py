@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from bucketsd import BINARIES, DATA, TARGET, Bucketsd
+from bucketsd import BINARIES, DATA, Bucketsd
 from wire import Wire
 
 SECONDS_DEFAULT = 300
@@ -21,7 +21,8 @@ def pytest_configure():
 
 def pytest_report_header():
     # Many a failure of a test that writes is a file system with too little room: each disk keeps its last GiB.
-    return f"free below {TARGET}: {shutil.disk_usage(TARGET).free / 2**30:.1f} GiB"
+    DATA.mkdir(parents=True, exist_ok=True)
+    return f"free for data in {DATA}: {shutil.disk_usage(DATA).free / 2**30:.1f} GiB"
 
 
 def pytest_sessionfinish():

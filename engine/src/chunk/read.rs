@@ -132,17 +132,18 @@ impl PartStream {
 
     /// Bytes of the next window.
     fn window_bytes(&self) -> usize {
-        let layout = &self.reader.layout;
-        let stripes = (self.stripes.end - self.stripes.start).min(self.reader.stripes_per(WINDOW_BYTES));
-        let part = usize::try_from(self.reader.part.size).unwrap_or(usize::MAX);
-        (stripes as usize * layout.stripe_bytes() as usize).min(part)
+        self.reader.bytes_of(&self.next_window())
+    }
+
+    fn next_window(&self) -> Range<u32> {
+        let end = self.stripes.end.min(self.stripes.start + self.reader.stripes_per(WINDOW_BYTES));
+        self.stripes.start..end
     }
 
     /// Starts reading the next window.
     fn read_ahead(&mut self, held: Held) {
-        let end = self.stripes.end.min(self.stripes.start + self.reader.stripes_per(WINDOW_BYTES));
-        let stripes = self.stripes.start..end;
-        self.stripes.start = end;
+        let stripes = self.next_window();
+        self.stripes.start = stripes.end;
         let (window_tx, window_rx) = oneshot::channel();
         let (reader, wanted) = (self.reader.clone(), stripes.clone());
         let range = self.range.clone();
@@ -214,6 +215,12 @@ impl PartReader {
     /// How many stripes have so many bytes of the body; one at least.
     pub(super) fn stripes_per(&self, bytes: u32) -> u32 {
         (bytes / self.layout.stripe_bytes()).max(1)
+    }
+
+    /// Bytes of the body in some stripes, or a little more.
+    pub(super) fn bytes_of(&self, stripes: &Range<u32>) -> usize {
+        let part = usize::try_from(self.part.size).unwrap_or(usize::MAX);
+        (stripes.len() * self.layout.stripe_bytes() as usize).min(part)
     }
 
     fn pieces(&self, stripes: Range<u32>, range: &Range<u64>) -> impl Iterator<Item = Piece> + use<> {

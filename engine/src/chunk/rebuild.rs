@@ -38,7 +38,9 @@ pub(crate) async fn rebuild(
     while start < stripes.end && !left.is_empty() {
         let window = start..stripes.end.min(start + per_window);
         start = window.end;
-        let _held = core.body_share(2 * WINDOW_BYTES as usize).await?;
+        // What is read, and what is made of it.
+        let bytes = 2 * reader.bytes_of(&window);
+        let _held = core.body_share(bytes).await?;
         let wanted: BTreeSet<u8> = left.iter().map(|(chunk, _)| *chunk).collect();
         let blocks = reader.read_chunks(window.clone(), &wanted).await?;
         for stripe in window {

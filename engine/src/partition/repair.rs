@@ -7,6 +7,7 @@
 //!   reads, and the row that asks for it.
 //! - A row goes only when every chunk that it asks for is there, or nothing refers to the part any more. Rows that could not be
 //!   finished are tried again, and are found again by whoever leads the partition next.
+//! - A few parts at once: each waits for reads, flushes and a commit most of its time. One part is never repaired twice at once.
 
 use super::{current_version, decoded};
 use crate::chunk::rebuild;
@@ -18,12 +19,15 @@ use crate::rows;
 use buckets_env::Instant;
 use buckets_index::WriteBatch;
 use buckets_ring::id::{GroupId, ObjectId};
+use futures::stream::{FuturesUnordered, StreamExt};
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::rc::Rc;
 use std::time::Duration;
 
+/// Parts that one core writes again side by side.
+const AT_ONCE: usize = 8;
 /// Parts remembered beyond which the next scan finds the rest.
 const QUEUED_PARTS_MAX: usize = 65_536;
 /// How long the queue is left alone when there is nothing to do.
@@ -33,31 +37,75 @@ const RETRY: Duration = Duration::from_secs(5);
 /// How often all rows are looked for again.
 const RESCAN: Duration = Duration::from_secs(60);
 
+/// A part whose chunks are missing.
+type Broken = (GroupId, ObjectId);
+
 /// The parts of this core's partitions that have chunks to be written again.
 #[derive(Default)]
 pub(crate) struct RepairQueue {
-    /// And when each is to be looked at.
-    parts: RefCell<BTreeMap<(GroupId, ObjectId), Instant>>,
+    queue: RefCell<Queue>,
+}
+
+#[derive(Default)]
+struct Queue {
+    parts: BTreeMap<Broken, Turn>,
+    /// Those that wait, by when they are to be looked at.
+    waiting: BTreeSet<(Instant, Broken)>,
+}
+
+/// When a part is looked at.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    At(Instant),
+    Now,
+    /// It is being looked at, and has been added once more since.
+    Again,
 }
 
 impl RepairQueue {
     /// Queues parts whose rows are committed.
     pub(crate) fn add(&self, group: GroupId, objects: impl IntoIterator<Item = ObjectId>) {
-        let mut parts = self.parts.borrow_mut();
+        let mut queue = self.queue.borrow_mut();
         for object in objects {
-            if parts.len() < QUEUED_PARTS_MAX {
-                parts.entry((group, object)).or_insert(Instant(0));
+            let part = (group, object);
+            match queue.parts.get(&part) {
+                Some(Turn::Now) => drop(queue.parts.insert(part, Turn::Again)),
+                Some(_) => {}
+                None if queue.parts.len() >= QUEUED_PARTS_MAX => {}
+                None => queue.wait(part, Instant(0)),
             }
         }
     }
 
-    /// Parts that wait.
+    /// Parts that wait or are being repaired.
     pub(crate) fn len(&self) -> usize {
-        self.parts.borrow().len()
+        self.queue.borrow().parts.len()
     }
 
-    fn due(&self, now: Instant) -> Option<(GroupId, ObjectId)> {
-        self.parts.borrow().iter().find(|(_, at)| **at <= now).map(|(part, _)| *part)
+    /// The next part whose time has come; [`RepairQueue::end`] is to follow.
+    fn begin(&self, now: Instant) -> Option<Broken> {
+        let mut queue = self.queue.borrow_mut();
+        let first @ (_, part) = queue.waiting.first().copied().filter(|(at, _)| *at <= now)?;
+        queue.waiting.remove(&first);
+        queue.parts.insert(part, Turn::Now);
+        Some(part)
+    }
+
+    /// Forgets a part, unless it was added since, or lets it wait until a time.
+    fn end(&self, part: Broken, next: Option<Instant>) {
+        let mut queue = self.queue.borrow_mut();
+        match (next, queue.parts.remove(&part)) {
+            (Some(at), _) => queue.wait(part, at),
+            (None, Some(Turn::Again)) => queue.wait(part, Instant(0)),
+            (None, _) => {}
+        }
+    }
+}
+
+impl Queue {
+    fn wait(&mut self, part: Broken, at: Instant) {
+        self.parts.insert(part, Turn::At(at));
+        self.waiting.insert((at, part));
     }
 }
 
@@ -104,9 +152,15 @@ pub(super) async fn suspect(
 /// Writes missing chunks for as long as the core runs.
 pub(crate) async fn repair_chunks(core: Rc<Core>) {
     let mut last_scan = core.env.now();
+    let mut under_way = FuturesUnordered::new();
     loop {
-        let now = core.env.now();
-        let Some((group, object)) = core.repairs.due(now) else {
+        while under_way.len() < AT_ONCE
+            && let Some(part) = core.repairs.begin(core.env.now())
+        {
+            let core = &core;
+            under_way.push(async move { (part, repair(core, part.0, part.1).await) });
+        }
+        if under_way.is_empty() {
             core.env.sleep(LOOK).await;
             if core.env.now().since(last_scan) >= RESCAN {
                 last_scan = core.env.now();
@@ -115,18 +169,20 @@ pub(crate) async fn repair_chunks(core: Rc<Core>) {
                 }
             }
             continue;
-        };
-        let outcome = repair(&core, group, object).await;
-        let mut parts = core.repairs.parts.borrow_mut();
-        match outcome {
-            Ok(Outcome::Done) => drop(parts.remove(&(group, object))),
-            Ok(Outcome::Later) => drop(parts.insert((group, object), core.env.now().after(RETRY))),
-            Err(Refusal::NotLeader) => drop(parts.remove(&(group, object))),
+        }
+        // What was queued meanwhile does not wait for one that takes long.
+        let Some(Some((part, outcome))) = core.env.timeout(LOOK, under_way.next()).await else { continue };
+        let (group, object) = part;
+        let later = Some(core.env.now().after(RETRY));
+        let next = match outcome {
+            Ok(Outcome::Done) | Err(Refusal::NotLeader) => None,
+            Ok(Outcome::Later) => later,
             Err(refusal) => {
                 tracing::debug!(%group, %object, %refusal, "chunks will be written again later");
-                parts.insert((group, object), core.env.now().after(RETRY));
+                later
             }
-        }
+        };
+        core.repairs.end(part, next);
     }
 }
 
@@ -314,4 +370,39 @@ pub(super) async fn find(
 fn disk_of(core: &Core, part: &Part, chunk: u8) -> Option<DiskIndex> {
     let place = *part.placement.disks.get(usize::from(chunk))?;
     core.map.disk_at(part.placement.set, place).filter(|disk| core.map.in_service(*disk))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_is_repaired_once_at_a_time_and_again_where_it_was_added_meanwhile() {
+        let queue = RepairQueue::default();
+        let (group, object, now) = (GroupId(3), ObjectId::from_bytes([7; 16]), Instant(50));
+        queue.add(group, [object]);
+        assert_eq!(queue.begin(now), Some((group, object)));
+        assert_eq!(queue.begin(now), None);
+        queue.add(group, [object]);
+        assert_eq!((queue.begin(now), queue.len()), (None, 1));
+        queue.end((group, object), None);
+        assert_eq!(queue.begin(now), Some((group, object)));
+        queue.end((group, object), None);
+        assert_eq!((queue.begin(now), queue.len()), (None, 0));
+    }
+
+    #[test]
+    fn a_part_waits_until_its_time_and_added_again_does_not_come_earlier() {
+        let queue = RepairQueue::default();
+        let (group, first, second) =
+            (GroupId(3), ObjectId::from_bytes([1; 16]), ObjectId::from_bytes([2; 16]));
+        queue.add(group, [first]);
+        assert_eq!(queue.begin(Instant(1)), Some((group, first)));
+        queue.end((group, first), Some(Instant(90)));
+        queue.add(group, [first, second]);
+        assert_eq!(queue.begin(Instant(10)), Some((group, second)));
+        queue.end((group, second), None);
+        assert_eq!(queue.begin(Instant(89)), None);
+        assert_eq!(queue.begin(Instant(90)), Some((group, first)));
+    }
 }

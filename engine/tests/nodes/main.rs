@@ -14,7 +14,7 @@ use buckets_engine::node::Contents;
 use buckets_engine::object::api::{CompletePart, ListEntry, ListRequest, ObjectError, WriteCondition};
 use buckets_engine::object::store::Store;
 use buckets_env::Env;
-use buckets_env::sim::{Simulation, sweep, sweep_and};
+use buckets_env::sim::{LinkOptions, Simulation, sweep, sweep_and};
 use buckets_ring::coding::Coding;
 use buckets_ring::id::UploadId;
 use futures::future::{join, join_all};
@@ -301,6 +301,44 @@ fn what_an_emptied_node_had_is_written_again() {
                 assert!(found.bytes == content(number).bytes(), "k{number}");
             }
             assert!(read(&store, "upload").await.unwrap().unwrap().bytes == big.bytes());
+        });
+    });
+}
+
+/// A part waits for others of its blocks, a flush and a commit: one after the other, a disk of many would take days.
+#[test]
+fn small_parts_are_written_again_side_by_side() {
+    sweep(0..3, |seed| {
+        let plan = Plan { nodes: 3, cores: 1, disks_per_node: 2, coding: Coding::new(4, 2).unwrap() };
+        run(seed, plan, async |simulation, nodes, env| {
+            let store = with_bucket(nodes, &env).await;
+            let content = Content { seed: 5, len: 20_000 };
+            for twenty in 0..20 {
+                let keys: Vec<String> = (0..20).map(|n| format!("k{twenty:02}{n:02}")).collect();
+                let puts = keys.iter().map(|key| put(&store, key, content, WriteCondition::Always));
+                join_all(puts).await.into_iter().collect::<Result<Vec<_>, _>>().unwrap();
+            }
+            nodes.crash(1);
+            nodes.empty(1, "/d1", Contents::Lost).await;
+            let delay = Duration::from_millis(2);
+            let link = LinkOptions { delay: delay..delay * 2, loss_per_million: 0 };
+            for (from, to) in [(0, 1), (0, 2), (1, 0), (1, 2), (2, 0), (2, 1)] {
+                simulation.set_link(&nodes.nodes[from], &nodes.nodes[to], link.clone());
+            }
+            nodes.start(1);
+            nodes.store(&env, 1, 0).await;
+            let repaired = async || counters(nodes).await.chunks_repaired;
+            while repaired().await < 10 {
+                env.sleep(Duration::from_millis(10)).await;
+            }
+            let (start, before) = (env.now(), repaired().await);
+            while repaired().await < 300 {
+                env.sleep(Duration::from_millis(10)).await;
+            }
+            let took = env.now().since(start) / (300 - before as u32);
+            println!("seed {seed}: {took:?} for each part");
+            assert!(took < delay * 4, "{took:?} for each of several round trips");
+            whole(&env, nodes).await;
         });
     });
 }

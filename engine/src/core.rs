@@ -61,6 +61,10 @@ const SUSPECTED_MAX: usize = 4096;
 const HAND_OVER_LOOK: Duration = Duration::from_millis(20);
 /// One in so many of them asks another voter than the leader that is known: the news of a new one may have been lost.
 const ATTEMPTS_PER_DETOUR: usize = 8;
+/// How often a disk is told that a chunk has its manifest, and the pause in between. One that is away for longer asks by itself
+/// when it is back.
+const CONFIRM_ATTEMPTS: usize = 8;
+const CONFIRM_RETRY: Duration = Duration::from_secs(3);
 /// A disk whose reads take longer than this on average is asked last, for a while.
 const SLOW_READ: Duration = Duration::from_millis(10);
 /// After so long without a read a slow disk gets another chance.
@@ -498,8 +502,12 @@ impl Core {
                 Ok(Reply::Done)
             }
             Request::ChunkConfirm { disk, chunk } => {
+                let disk = self.own_disk(disk)?;
                 // Not confirmed only means that it is asked about again after a restart.
-                let _ = self.own_disk(disk)?.chunks().confirm(chunk_id(chunk));
+                let is_known = disk.chunks().confirm(chunk_id(chunk)).unwrap_or(true);
+                if !is_known && matches!(disk.chunks().shape(chunk_id(chunk)).await, Ok(None)) {
+                    return Err(Refusal::ChunkMissing);
+                }
                 Ok(Reply::Done)
             }
             Request::Partition { group, op, salvage } => {
@@ -640,14 +648,25 @@ impl Core {
         codec.clone()
     }
 
-    /// Tells the disks that a manifest refers to these chunks; nobody waits.
-    pub(crate) fn confirm_chunks(self: &Rc<Self>, part: &Part) {
+    /// Tells the disks that a manifest refers to these chunks; nobody waits. What a disk lost since its chunk was finished is
+    /// known now: it may have been emptied, and asked what belongs on it, before there was a manifest to tell.
+    pub(crate) fn confirm_chunks(self: &Rc<Self>, part: &Part, owner: &ChunkOwner) {
         for (number, slot) in part.placement.disks.iter().enumerate() {
             let Some(disk) = self.map.disk_at(part.placement.set, *slot) else { continue };
             let chunk = ChunkName { object: part.object, number: number as u8 };
-            let core = self.clone();
+            let is_expected = part.placement.missing >> number & 1 == 0;
+            let (core, owner) = (self.clone(), owner.clone());
             self.env.spawn(async move {
-                let _ = core.ask_disk(disk, Request::ChunkConfirm { disk, chunk }).await;
+                for _ in 0..CONFIRM_ATTEMPTS {
+                    match core.ask_disk(disk, Request::ChunkConfirm { disk, chunk }).await {
+                        Err(Refusal::ChunkMissing) if is_expected => {
+                            return core.suspect(&owner, chunk.object, chunk.number);
+                        }
+                        // It is not there, or being emptied.
+                        Err(_) if is_expected => core.env.sleep(CONFIRM_RETRY).await,
+                        _ => return,
+                    }
+                }
             });
         }
     }

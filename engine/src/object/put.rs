@@ -71,7 +71,7 @@ impl Store {
             inline,
             condition: request.condition,
         };
-        commit(core, core.map.group_for(bucket, &request.key), op, &stored).await?;
+        commit(core, op, &stored, &owner).await?;
         count(&core.counters.bytes_written, outcome.size);
         Ok(outcome)
     }
@@ -133,7 +133,7 @@ impl Store {
             upload: request.upload,
             record: Box::new(record),
         };
-        commit(core, group, op, &stored).await?;
+        commit(core, op, &stored, &owner).await?;
         count(&core.counters.bytes_written, size);
         Ok(info)
     }
@@ -223,14 +223,14 @@ impl<B: BodySource> BodySource for Preceded<'_, B> {
 /// Puts the manifest into its partition; only then do the chunks belong to somebody.
 async fn commit(
     core: &Rc<Core>,
-    group: buckets_ring::id::GroupId,
     op: PartitionOp,
     stored: &Stored,
+    owner: &ChunkOwner,
 ) -> Result<(), ObjectError> {
-    match core.ask_group(group, op).await {
+    match core.ask_group(core.map.group_for(owner.bucket, &owner.key), op).await {
         Ok(_) => {
             if let Stored::Chunked(part) = stored {
-                core.confirm_chunks(part);
+                core.confirm_chunks(part, owner);
             }
             Ok(())
         }

@@ -305,6 +305,43 @@ fn what_an_emptied_node_had_is_written_again() {
     });
 }
 
+/// Its partitions were asked what belongs on the disk when there was no manifest yet.
+#[test]
+fn what_is_emptied_between_its_chunks_and_their_manifest_is_written_again() {
+    // 36: the chunks are there, and the news of it is lost together with the node that wrote them.
+    sweep_and(0..6, &[36], |seed| {
+        let plan = Plan { nodes: 5, cores: 1, disks_per_node: 1, coding: Coding::new(3, 2).unwrap() };
+        run(seed, plan, async |simulation, nodes, env| {
+            let store = with_bucket(nodes, &env).await;
+            let content = Content { seed: 2, len: 300_000 };
+            let write = async {
+                while put(&store, "key", content, WriteCondition::Always).await.is_err() {
+                    env.sleep(Duration::from_millis(100)).await;
+                }
+            };
+            let emptied = async {
+                env.sleep(Duration::from_micros(1200 + 20 * seed)).await;
+                let others: Vec<_> = (1..5).map(|node| &nodes.nodes[node]).collect();
+                simulation.partition(&[&nodes.nodes[0]], &others);
+                nodes.crash(1);
+                nodes.empty(1, "/d1", Contents::Lost).await;
+                nodes.start(1);
+                // The writer waits a little longer for its partition's leader.
+                env.sleep(Duration::from_secs(6)).await;
+                simulation.heal_all();
+            };
+            join(write, emptied).await;
+            whole(&env, nodes).await;
+            env.sleep(Duration::from_secs(10)).await;
+            nodes.crash(2);
+            nodes.crash(3);
+            env.sleep(Duration::from_secs(5)).await;
+            let found = read(&store, "key").await.unwrap().unwrap();
+            assert!(found.bytes == content.bytes());
+        });
+    });
+}
+
 /// A part waits for others of its blocks, a flush and a commit: one after the other, a disk of many would take days.
 #[test]
 fn small_parts_are_written_again_side_by_side() {

@@ -499,12 +499,12 @@ impl Chunks {
     }
 
     /// Says that a finished chunk is referred to: it is not pending any more. Not waited for: after a crash it may be
-    /// pending again.
-    pub fn confirm(&self, chunk: ChunkId) -> Result<(), DiskError> {
+    /// pending again. False where it was not pending: confirmed before, or not there.
+    pub fn confirm(&self, chunk: ChunkId) -> Result<bool, DiskError> {
         let inner = &self.inner;
         let mut state = inner.state.borrow_mut();
         if !state.pending.contains_key(&chunk) {
-            return Ok(());
+            return Ok(false);
         }
         let lsn = inner.wal.append_chunk(chunk, state.chain, &ChunkOp::Confirm)?;
         state.pending.remove(&chunk);
@@ -515,7 +515,7 @@ impl Chunks {
             data: DataWait::OwnWrite,
             ready: Rc::new(Cell::new(true)),
         });
-        Ok(())
+        Ok(true)
     }
 
     /// Deletes a chunk, finished or not. It is gone for readers at once; after a crash it may be back. Its space is

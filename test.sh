@@ -7,7 +7,7 @@
 #
 # Needs Rust and, for packages that are missing, root or sudo. Python packages are pinned and live in target/e2e-venv;
 # nothing outside this folder is written but the distribution's own packages, and, where the folder's file system has less
-# than 12 GiB left for the disks of the end-to-end suite, a folder in memory. Ends with one line: N passed, N failed.
+# than 8 GiB left for the disks of the end-to-end suite, a folder in memory. Ends with one line: N passed, N failed.
 set -u
 cd "$(dirname "$0")"
 . tools/build-packages.sh
@@ -50,7 +50,7 @@ free_mib() { df -Pm "$1" | awk 'NR == 2 { print $4 }'; }
 
 # The end-to-end suite fills disks: makes room for them where little is left.
 make_room() {
-    wanted=12288
+    wanted=8192
     if [ "$(free_mib "$target")" -lt "$wanted" ] && [ "$stage" = all ]; then
         say "only $(free_mib "$target") MiB are free below $target: removing the debug build"
         rm -rf "$target/debug"

@@ -24,13 +24,13 @@ use buckets_ring::assembly::{Assembly, AssemblyError, assemble};
 use buckets_ring::endpoint::{NodeAddress, Scheme};
 use buckets_ring::{BlockChecksum, Coding, Endpoint};
 use buckets_s3::server::{Metrics, Options, Server};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::io::IsTerminal;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::sync::{Arc, mpsc};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// What `--dev` formats its four directories with.
 const DEV_CODING: Coding = match Coding::new(2, 2) {
@@ -41,6 +41,8 @@ const DEV_CODING: Coding = match Coding::new(2, 2) {
 /// until then its sockets listen.
 const FORMER_LIFE_MAX: Duration = Duration::from_secs(5);
 const FORMER_LIFE_LOOK: Duration = Duration::from_millis(5);
+/// A certificate that lasts less long than so many days is warned of.
+const DAYS_LEFT_MIN: u64 = 14;
 /// How long requests in progress get to end at SIGTERM, unless the configuration says otherwise.
 const SHUTDOWN_DEFAULT: Duration = Duration::from_secs(30);
 
@@ -148,7 +150,7 @@ pub fn run(args: NodeArgs) -> Result<(), DaemonError> {
     let map = NodeMap::new(&assembly, own.as_ref(), cores, config.inline_bytes_max);
     let map = Arc::new(map.ok_or(DaemonError::NoSets)?);
     let network = match &config.cluster {
-        Some(cluster) => Some(network(cluster, &map, tls)?),
+        Some(cluster) => Some(network(cluster, &map, tls.clone())?),
         None => None,
     };
     let options = NodeOptions {
@@ -166,7 +168,11 @@ pub fn run(args: NodeArgs) -> Result<(), DaemonError> {
         },
     };
     // From here on a signal is waited for, not died of.
-    let signals = Signals::new([SIGTERM, SIGINT]).map_err(DaemonError::Core)?;
+    let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(DaemonError::Core)?;
+    // Whose terminal is closed ends with it; else it is the word for reading files again.
+    if tls.is_some() || !std::io::stderr().is_terminal() {
+        signals.add_signal(SIGHUP).map_err(DaemonError::Core)?;
+    }
     let running = start_cores(&config, address, map.clone(), &options, network.as_ref())?;
     tracing::info!(
         deployment = %assembly.deployment,
@@ -179,7 +185,13 @@ pub fn run(args: NodeArgs) -> Result<(), DaemonError> {
         "serving S3"
     );
     greet(&config, address, &root, &origin);
-    wait_for(signals);
+    // Ends only with a signal.
+    while signals.forever().next() == Some(SIGHUP) {
+        match &tls {
+            Some(tls) => renew(&config, tls),
+            None => tracing::info!("SIGHUP: there are no files of [tls] to be read again"),
+        }
+    }
     tracing::info!("ending: requests in progress are finished, disks are flushed");
     running.end();
     Ok(())
@@ -219,7 +231,35 @@ fn tls(config: &NodeConfig) -> Result<Option<Tls>, DaemonError> {
         tracing::warn!("{exposure}");
     }
     let own = config.cluster.as_ref().and_then(|cluster| cluster.node.as_ref());
-    Ok(Some(files.load(own.map(|node| node.host.as_str()))?))
+    let tls = files.load(own.map(|node| node.host.as_str()))?;
+    if let Some(days) = days_left(&tls).filter(|days| *days < DAYS_LEFT_MIN) {
+        tracing::warn!(
+            "tls.certificate: {} or what leads from it to the CA expires in {days} days; issue a new one and send SIGHUP",
+            files.certificate.display()
+        );
+    }
+    Ok(Some(tls))
+}
+
+/// Reads the files again; those that cannot be used change nothing.
+fn renew(config: &NodeConfig, current: &Tls) {
+    match tls(config) {
+        Ok(Some(newer)) => {
+            current.renew(&newer);
+            tracing::info!(
+                days_left = days_left(current),
+                "new connections between nodes use the files of [tls] as they are now"
+            );
+        }
+        Ok(None) => {}
+        Err(error) => tracing::error!("the files of [tls] stay as they were read before: {error}"),
+    }
+}
+
+/// Until this node is not let in any more.
+fn days_left(tls: &Tls) -> Option<u64> {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Some(tls.expires_unix_s()?.saturating_sub(now.as_secs()) / 86_400)
 }
 
 /// How this node reaches the others.
@@ -374,6 +414,7 @@ fn start_cores(
                 .shutdown_seconds_max
                 .map_or(SHUTDOWN_DEFAULT, |seconds| Duration::from_secs(u64::from(seconds))),
             metrics: metrics.clone(),
+            tls: network.and_then(|network| network.options.tls.clone()),
             index,
             started: started_tx.clone(),
             drained: drained_tx.clone(),
@@ -400,6 +441,7 @@ struct ServeCore {
     options: Options,
     shutdown: Duration,
     metrics: Arc<Metrics>,
+    tls: Option<Tls>,
     index: usize,
     started: mpsc::Sender<std::io::Result<()>>,
     drained: mpsc::Sender<()>,
@@ -418,7 +460,7 @@ impl ServeCore {
                 return;
             }
         };
-        let report = Report::new(store.clone());
+        let report = Report::new(store.clone(), self.tls.clone());
         let server = Server::new(env.clone(), store.clone(), report, self.metrics, self.index, self.options);
         env.spawn(server.clone().serve(listener));
         let _ = self.started.send(Ok(()));
@@ -484,9 +526,4 @@ fn greet_machine(address: SocketAddr, root: &credentials::Credentials, origin: &
         greeting["credentialsFile"] = path.display().to_string().into();
     }
     println!("{greeting}");
-}
-
-fn wait_for(mut signals: Signals) {
-    // Ends only with a signal.
-    let _ = signals.forever().next();
 }

@@ -15,6 +15,7 @@ use buckets_engine::object::api::ObjectError;
 use buckets_engine::object::status::{DiskStatus, NodeStatus, PeerStatus, SetStatus};
 use buckets_engine::object::store::Store;
 use buckets_peer::HealthState;
+use buckets_peer::Tls;
 use buckets_ring::SetState;
 use buckets_s3::store::NodeReport;
 use futures::FutureExt;
@@ -42,12 +43,13 @@ const METADATA_DAMAGE: [&str; 4] =
 #[derive(Clone)]
 pub struct Report {
     store: Store,
+    tls: Option<Tls>,
 }
 
 impl Report {
-    /// Reports on the node behind `store`.
-    pub fn new(store: Store) -> Report {
-        Report { store }
+    /// Reports on the node behind `store`, and on what encrypts its road to others.
+    pub fn new(store: Store, tls: Option<Tls>) -> Report {
+        Report { store, tls }
     }
 }
 
@@ -79,7 +81,7 @@ impl NodeReport for Report {
     fn metrics(&self) -> LocalBoxFuture<'_, String> {
         async {
             match self.store.status().await {
-                Ok(status) => metrics(&status),
+                Ok(status) => metrics(&status) + &expiry(self.tls.as_ref()),
                 Err(_) => String::new(),
             }
         }
@@ -314,6 +316,13 @@ fn metrics(status: &NodeStatus) -> String {
         }
     }
     text
+}
+
+fn expiry(tls: Option<&Tls>) -> String {
+    let name = "buckets_tls_certificate_expiry_timestamp_seconds";
+    let value =
+        tls.and_then(Tls::expires_unix_s).map_or(String::new(), |seconds| format!("{name} {seconds}\n"));
+    format!("# TYPE {name} gauge\n{value}")
 }
 
 /// The other nodes as this one sees them, and who was refused here.

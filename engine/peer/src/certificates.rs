@@ -17,7 +17,11 @@ use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use rustls::version::TLS13;
 use rustls::{CertificateError, ClientConfig, Error, InconsistentKeys, RootCertStore, ServerConfig};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+/// How far ahead ends of certificates are looked for.
+const EXPIRY_LOOK: Duration = Duration::from_secs(100 * 365 * 86_400);
 
 /// The texts of the three files of a node, each PEM.
 #[derive(Clone, Copy)]
@@ -30,11 +34,17 @@ pub struct Pem<'a> {
     pub key: &'a [u8],
 }
 
-/// What encrypts the connections of one node. Cheap to clone.
+/// What encrypts the connections of one node. Cheap to clone; all clones are renewed together.
 #[derive(Clone)]
 pub struct Tls {
-    pub(crate) client: Arc<ClientConfig>,
-    pub(crate) server: Arc<ServerConfig>,
+    newest: Arc<RwLock<Configs>>,
+}
+
+#[derive(Clone)]
+struct Configs {
+    client: Arc<ClientConfig>,
+    server: Arc<ServerConfig>,
+    expires_unix_s: Option<u64>,
 }
 
 impl std::fmt::Debug for Tls {
@@ -143,6 +153,7 @@ impl Tls {
         let of_clients =
             WebPkiClientVerifier::builder_with_provider(roots, provider.clone()).build().map_err(bad_ca)?;
         would_be_let_in(&certificates, own_host, &*of_servers, &*of_clients)?;
+        let expires_unix_s = expiry(&certificates, &*of_clients);
 
         let bad = |error: Error| TlsError::BadCertificate(error.to_string());
         let mut client = ClientConfig::builder_with_provider(provider.clone())
@@ -160,7 +171,32 @@ impl Tls {
             .map_err(bad)?;
         server.session_storage = Arc::new(NoServerSessionStorage {});
         server.send_tls13_tickets = 0;
-        Ok(Tls { client: Arc::new(client), server: Arc::new(server) })
+        let configs = Configs { client: Arc::new(client), server: Arc::new(server), expires_unix_s };
+        Ok(Tls { newest: Arc::new(RwLock::new(configs)) })
+    }
+
+    /// Takes over newer files, here and in all clones: they count from the next connection on, those that are there stay.
+    pub fn renew(&self, newer: &Tls) {
+        let configs = newer.newest();
+        *self.newest.write().unwrap_or_else(PoisonError::into_inner) = configs;
+    }
+
+    /// When the certificate, or one between it and the CA, expires, in seconds since 1970: nobody lets this node in from then
+    /// on. `None` where that is further away than anyone asks.
+    pub fn expires_unix_s(&self) -> Option<u64> {
+        self.newest().expires_unix_s
+    }
+
+    pub(crate) fn client(&self) -> Arc<ClientConfig> {
+        self.newest().client
+    }
+
+    pub(crate) fn server(&self) -> Arc<ServerConfig> {
+        self.newest().server
+    }
+
+    fn newest(&self) -> Configs {
+        self.newest.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// What the certificate of `host` must name: a DNS name, or an address.
@@ -229,6 +265,24 @@ fn would_be_let_in(
         .verify_server_cert(own, between, &name, &[], now)
         .map_err(|error| refused(error, now, "a server"))?;
     Ok(())
+}
+
+/// The first end of a certificate that is needed to let this node in.
+fn expiry(certificates: &[CertificateDer<'static>], of_clients: &dyn ClientCertVerifier) -> Option<u64> {
+    let [own, between @ ..] = certificates else { return None };
+    let mut expires = None;
+    let mut at = Duration::from_secs(UnixTime::now().as_secs()) + EXPIRY_LOOK;
+    // Who verifies names the certificate that it minds first; before that one's end another's may come.
+    for _ in 0..=certificates.len() {
+        let refusal = of_clients.verify_client_cert(own, between, UnixTime::since_unix_epoch(at)).err();
+        let Some(Error::InvalidCertificate(CertificateError::ExpiredContext { not_after, .. })) = refusal
+        else {
+            break;
+        };
+        expires = Some(not_after.as_secs());
+        at = Duration::from_secs(not_after.as_secs());
+    }
+    expires
 }
 
 fn refused(error: Error, now: UnixTime, role: &'static str) -> TlsError {

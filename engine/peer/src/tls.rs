@@ -85,12 +85,12 @@ impl<S> TlsStream<S> {
 
 impl TlsStream<Stream> {
     pub(crate) fn connecting(stream: Stream, tls: &Tls, host: &str) -> Result<Self, NoSession> {
-        let connection = ClientConnection::new(tls.client.clone(), Tls::name(host)?)?;
+        let connection = ClientConnection::new(tls.client(), Tls::name(host)?)?;
         Ok(TlsStream { stream, connection: connection.into(), incoming: Incoming::default() })
     }
 
     pub(crate) fn accepting(stream: Stream, tls: &Tls) -> Result<Self, NoSession> {
-        let connection = ServerConnection::new(tls.server.clone())?;
+        let connection = ServerConnection::new(tls.server())?;
         Ok(TlsStream { stream, connection: connection.into(), incoming: Incoming::default() })
     }
 
@@ -294,8 +294,8 @@ mod tests {
         let pem = Pem { ca: ca.as_bytes(), certificate: certificate.as_bytes(), key: key.as_bytes() };
         let tls = Tls::new(pem, Some("node1")).unwrap();
         let mut here: Connection =
-            ClientConnection::new(tls.client, Tls::name("node1").unwrap()).unwrap().into();
-        let mut there: Connection = ServerConnection::new(tls.server).unwrap().into();
+            ClientConnection::new(tls.client(), Tls::name("node1").unwrap()).unwrap().into();
+        let mut there: Connection = ServerConnection::new(tls.server()).unwrap().into();
         while here.is_handshaking() || there.is_handshaking() {
             carry(&mut here, &mut there);
             carry(&mut there, &mut here);

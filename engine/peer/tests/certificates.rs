@@ -58,3 +58,13 @@ fn files_that_cannot_work_are_refused_by_their_fault() {
         assert!(files.key.lines().all(|line| line.is_empty() || !text.contains(line)), "{text}");
     }
 }
+
+#[test]
+fn it_is_known_until_when_a_node_is_let_in() {
+    let authority = Authority::new("the CA");
+    // 2040-01-01T00:00:00Z.
+    let until = |files: Files| files.tls(Some("node1")).unwrap().expires_unix_s();
+    assert_eq!(until(authority.issue_until_2040(&["node1"])), Some(2_208_988_800));
+    // rcgen's certificates end in the year 4096, where nothing else is said.
+    assert_eq!(until(authority.issue(&["node1"])), None);
+}

@@ -83,6 +83,30 @@ fn strangers_are_refused_by_what_they_lack() {
 }
 
 #[test]
+fn new_files_count_from_the_next_connection_on() {
+    let (authority, other) = (Authority::new("the CA"), Authority::new("another CA"));
+    let (before, after) = (with(&authority.issue(&["node1"])), with(&other.issue(&["node1"])));
+    let options = with(&authority.issue(&[HOST]));
+    let node = Node::start(&options);
+    let (early, late, stranger) = (node.peer(0, before.clone()), node.peer(0, after), node.peer(1, before));
+    let client = start(2, CoreWaker::new().unwrap(), move |env| async move {
+        let early = early(&env, identity(1, 1));
+        let question = || with_payload("echo", &[1000]);
+        early.request(question(), LIMIT).await.unwrap();
+        options.tls.unwrap().renew(&other.issue(&[HOST]).tls(None).unwrap());
+        // What is there stays.
+        early.request(question(), LIMIT).await.unwrap();
+        let late = late(&env, identity(1, 1));
+        late.request(question(), LIMIT).await.unwrap();
+        let stranger = stranger(&env, identity(1, 1));
+        let refused = stranger.request(question(), LIMIT).await.map(drop);
+        assert_eq!(refused, Err(AskError::Unreachable));
+    });
+    client.join();
+    assert!(node.stop()[HandshakeError::Certificate.kind()] > 0);
+}
+
+#[test]
 fn nothing_can_be_read_on_the_way() {
     let authority = Authority::new("the CA");
     let node = Node::start(&with(&authority.issue(&[HOST])));

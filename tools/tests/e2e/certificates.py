@@ -17,13 +17,13 @@ class Authority:
         subject = ["-subj", f"/CN=Buckets {name}", "-addext", "basicConstraints=critical,CA:TRUE"]
         openssl("req", "-x509", *KEY, "-keyout", self.key, "-out", self.pem, "-days", "30", *subject)
 
-    def issue(self, name, names="IP:127.0.0.1"):
+    def issue(self, name, names="IP:127.0.0.1", days=30):
         """Certificate and key for a node that others know by `names`."""
         certificate, key = self.directory / f"{name}.pem", self.directory / f"{name}.key"
         subject = ["-subj", f"/CN={name}", "-addext", f"subjectAltName={names}"]
         subject += ["-addext", "basicConstraints=critical,CA:FALSE"]
         signed_by = ["-CA", self.pem, "-CAkey", self.key]
-        openssl("req", "-x509", *KEY, "-keyout", key, "-out", certificate, "-days", "30", *signed_by, *subject)
+        openssl("req", "-x509", *KEY, "-keyout", key, "-out", certificate, "-days", days, *signed_by, *subject)
         return certificate, key
 
 

@@ -1,6 +1,7 @@
 """Nodes that encrypt what they say to each other, and who is not let in."""
 
 import shutil
+import signal
 import time
 
 import pytest
@@ -12,6 +13,7 @@ from deployment import Deployment
 from wire import Wire
 
 BUCKET = "tls"
+EXPIRY = "buckets_tls_certificate_expiry_timestamp_seconds"
 
 
 class EncryptedDeployment(Deployment):
@@ -40,6 +42,15 @@ def stays_out(deployment, node, arguments, cluster=None):
     return node.log()[before:]
 
 
+def said_after_sighup(node, what):
+    node.process.send_signal(signal.SIGHUP)
+    deadline = time.monotonic() + 10
+    while what not in node.log():
+        assert time.monotonic() < deadline, node.log_tail()
+        time.sleep(0.05)
+    node.check_alive()
+
+
 @pytest.mark.skipif(not shutil.which("openssl"), reason="openssl makes the certificates")
 @pytest.mark.seconds(120)
 def test_nodes_with_certificates_of_the_ca_and_no_others_form_a_deployment():
@@ -65,6 +76,16 @@ def test_nodes_with_certificates_of_the_ca_and_no_others_form_a_deployment():
                 assert wire.get(BUCKET, "large").body == objects["large"]
         finally:
             gateway.end()
+
+        # New files without a restart; what cannot be used changes nothing.
+        _, _, _, certificate, _, key = first.arguments
+        assert 29 * 86400 < first.metric(EXPIRY) - time.time() < 31 * 86400
+        key.write_text("nothing of that kind")
+        said_after_sighup(first, "stay as they were read before: tls.key: ")
+        deployment.authority.issue("node1", days=5)
+        said_after_sighup(first, " days; issue a new one and send SIGHUP")
+        assert first.metric(EXPIRY) - time.time() < 6 * 86400
+        assert "use the files of [tls] as they are now" in first.log(), first.log_tail()
 
         # With the deployment's secret, but with a certificate of another CA: in its own eyes all is well.
         third.kill()

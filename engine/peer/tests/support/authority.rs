@@ -39,6 +39,10 @@ impl Authority {
         self.issue_with(hosts, |params| params.not_after = date_time_ymd(2020, 1, 1))
     }
 
+    pub fn issue_until_2040(&self, hosts: &[&str]) -> Files {
+        self.issue_with(hosts, |params| params.not_after = date_time_ymd(2040, 1, 1))
+    }
+
     pub fn issue_early(&self, hosts: &[&str]) -> Files {
         self.issue_with(hosts, |params| params.not_before = date_time_ymd(2900, 1, 1))
     }

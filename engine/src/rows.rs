@@ -17,6 +17,7 @@
 
 use buckets_ring::id::{BucketId, ObjectId, UploadId};
 use bytes::{BufMut, Bytes, BytesMut};
+use std::ops::Range;
 
 /// The current object of a key.
 pub fn object(bucket: BucketId, key: &[u8]) -> Bytes {
@@ -67,18 +68,18 @@ pub fn repair(object: ObjectId) -> Bytes {
     of_part(b'r', object)
 }
 
-/// Where the rows of chunks to write again begin.
-pub fn repairs() -> Bytes {
-    Bytes::from_static(b"r")
+/// All rows of chunks to free.
+pub fn all_garbage() -> Range<Bytes> {
+    Bytes::from_static(b"g")..Bytes::from_static(b"h")
 }
 
-/// Behind all of them.
-pub fn repairs_end() -> Bytes {
-    Bytes::from_static(b"s")
+/// All rows of chunks to write again.
+pub fn all_repairs() -> Range<Bytes> {
+    Bytes::from_static(b"r")..Bytes::from_static(b"s")
 }
 
-/// The part of such a row.
-pub fn parse_repair(row: &[u8]) -> Option<ObjectId> {
+/// The part of a row of either kind.
+pub fn parse_part_of(row: &[u8]) -> Option<ObjectId> {
     row.get(1..).and_then(|id| id.try_into().ok()).map(ObjectId::from_bytes)
 }
 

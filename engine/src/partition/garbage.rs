@@ -4,6 +4,7 @@
 //! only after every disk that is in service has freed it; rows that could not be finished are tried again, and are
 //! found again by whoever leads the partition next.
 
+use super::parts_in;
 use crate::core::Core;
 use crate::counters::count;
 use crate::manifest::GarbageRecord;
@@ -14,7 +15,6 @@ use buckets_ring::id::{GroupId, ObjectId};
 use bytes::Bytes;
 use std::cell::RefCell;
 use std::collections::BTreeSet;
-use std::ops::Bound;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -111,20 +111,7 @@ async fn free_round(core: &Rc<Core>) -> Result<(), Refusal> {
 
 /// Queues the garbage rows that are already there: a new leader's first duty, and the retry of what was left.
 pub(crate) async fn rescan_garbage(core: &Rc<Core>, group: GroupId) -> Result<(), Refusal> {
-    let lead = core.lead(group)?;
-    let failed = |error| core.index_refusal(group, &error);
-    let start = Bytes::from_static(b"g");
-    let mut scan = lead.view.scan(Bound::Included(start), Bound::Excluded(Bytes::from_static(b"h")));
-    let mut found = Vec::new();
-    while let Some((row, _)) = scan.next().await.map_err(failed)? {
-        if let Some(object) = row.get(1..).and_then(|id| <[u8; 16]>::try_from(id).ok()) {
-            found.push(ObjectId::from_bytes(object));
-        }
-        if found.len() == QUEUED_ROWS_MAX {
-            break;
-        }
-        core.env.yield_if_needed().await;
-    }
+    let found = parts_in(core, group, rows::all_garbage(), QUEUED_ROWS_MAX).await?;
     core.garbage.add(group, found);
     Ok(())
 }

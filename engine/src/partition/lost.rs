@@ -74,14 +74,15 @@ pub(super) async fn list(core: &Rc<Core>, group: GroupId, disk: DiskIndex, from:
 /// Whether anything that the disk lacks still waits to be written.
 pub(super) async fn is_any_left(core: &Rc<Core>, group: GroupId, disk: DiskIndex) -> Answer {
     let lead = core.lead(group)?;
-    let mut scan = lead.view.scan(Bound::Included(rows::repairs()), Bound::Excluded(rows::repairs_end()));
+    let repairs = rows::all_repairs();
+    let mut scan = lead.view.scan(Bound::Included(repairs.start), Bound::Excluded(repairs.end));
     for rows in 0.. {
         let row = scan.next().await.map_err(|error| core.index_refusal(group, &error))?;
         let Some((row, record)) = row else { break };
         if rows == QUEUE_ROWS_MAX {
             return Ok(Reply::Refers(true));
         }
-        let Some(object) = rows::parse_repair(&row) else { continue };
+        let Some(object) = rows::parse_part_of(&row) else { continue };
         let record = decoded(RepairRecord::decode(&record))?;
         let found = super::repair::find(core, &lead, group, &record.owner, object).await?;
         if let Some(found) = found

@@ -29,9 +29,28 @@ use crate::rows;
 use buckets_index::WriteBatch;
 use buckets_ring::id::{BucketId, GroupId, ObjectId};
 use bytes::Bytes;
-use std::ops::Bound;
+use std::ops::{Bound, Range};
 use std::rc::Rc;
 use std::sync::Arc;
+
+/// The parts that rows of one kind name, `max` of them at most: what a new leader goes on with.
+async fn parts_in(
+    core: &Rc<Core>,
+    group: GroupId,
+    rows: Range<Bytes>,
+    max: usize,
+) -> Result<Vec<ObjectId>, Refusal> {
+    let lead = core.lead(group)?;
+    let mut scan = lead.view.scan(Bound::Included(rows.start), Bound::Excluded(rows.end));
+    let mut found = Vec::new();
+    while found.len() < max
+        && let Some((row, _)) = scan.next().await.map_err(|error| core.index_refusal(group, &error))?
+    {
+        found.extend(rows::parse_part_of(&row));
+        core.env.yield_if_needed().await;
+    }
+    Ok(found)
+}
 
 /// Does an operation on the partition's leader, or (reads only) on a salvaged view.
 pub(crate) async fn serve(core: &Rc<Core>, group: GroupId, op: PartitionOp, salvage: bool) -> Answer {

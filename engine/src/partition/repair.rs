@@ -9,7 +9,7 @@
 //!   finished are tried again, and are found again by whoever leads the partition next.
 //! - A few parts at once: each waits for reads, flushes and a commit most of its time. One part is never repaired twice at once.
 
-use super::{current_version, decoded};
+use super::{current_version, decoded, parts_in};
 use crate::chunk::rebuild;
 use crate::core::{Core, Lead};
 use crate::counters::count;
@@ -22,7 +22,6 @@ use buckets_ring::id::{GroupId, ObjectId};
 use futures::stream::{FuturesUnordered, StreamExt};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Bound;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -188,16 +187,7 @@ pub(crate) async fn repair_chunks(core: Rc<Core>) {
 
 /// Queues the parts whose rows are already there: a new leader's first duty.
 pub(crate) async fn rescan_repairs(core: &Rc<Core>, group: GroupId) -> Result<(), Refusal> {
-    let lead = core.lead(group)?;
-    let mut scan = lead.view.scan(Bound::Included(rows::repairs()), Bound::Excluded(rows::repairs_end()));
-    let mut found = Vec::new();
-    while let Some((row, _)) = scan.next().await.map_err(|error| core.index_refusal(group, &error))? {
-        found.extend(rows::parse_repair(&row));
-        if found.len() == QUEUED_PARTS_MAX {
-            break;
-        }
-        core.env.yield_if_needed().await;
-    }
+    let found = parts_in(core, group, rows::all_repairs(), QUEUED_PARTS_MAX).await?;
     core.repairs.add(group, found);
     Ok(())
 }

@@ -10,6 +10,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::ffi::OsStrExt;
@@ -71,7 +72,8 @@ pub fn spawn(cluster: &LocalCluster, node: &LocalNode, daemon: &Path) -> Result<
     command.stdin(Stdio::null()).stdout(output.0).stderr(output.1);
     // Neither Ctrl-C nor the end of the terminal is meant for it.
     command.process_group(0).current_dir("/");
-    let mut child = command.spawn().map_err(at("started", daemon))?;
+    let spawned = on_its_cpus(cluster, node, || command.spawn());
+    let mut child = spawned.map_err(at("started", daemon))?;
     // The kernel lets this process go on a moment before the new one has a command line, by which it is found.
     let pid = child.id();
     while command_line(pid).is_empty() && child.try_wait().map_err(at("watched", daemon))?.is_none() {
@@ -79,6 +81,28 @@ pub fn spawn(cluster: &LocalCluster, node: &LocalNode, daemon: &Path) -> Result<
     }
     let pid_file = node.pid_file();
     fs::write(&pid_file, format!("{pid}\n")).map_err(at("written", &pid_file))
+}
+
+/// Starts a process on the CPUs that are meant for a node: each daemon pins its cores to the first ones that it may use, and
+/// those of several daemons would all be the same.
+fn on_its_cpus<T>(cluster: &LocalCluster, node: &LocalNode, start: impl FnOnce() -> T) -> T {
+    let Ok(all) = sched_getaffinity(None) else { return start() };
+    let usable: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|cpu| all.is_set(*cpu)).collect();
+    let mut own = CpuSet::new();
+    cpus_of(node.number, cluster.cores, &usable).for_each(|cpu| own.set(cpu));
+    // What this thread may use is what its child may use.
+    let moved = sched_setaffinity(None, &own);
+    let started = start();
+    if moved.is_ok() {
+        let _ = sched_setaffinity(None, &all);
+    }
+    started
+}
+
+/// As many CPUs as a node has cores, those of the nodes one after the other; numbers of nodes begin with 1.
+fn cpus_of(number: usize, cores: usize, usable: &[usize]) -> impl Iterator<Item = usize> {
+    let first = number.saturating_sub(1) * cores;
+    usable.iter().cycle().skip(first % usable.len().max(1)).take(cores).copied()
 }
 
 /// The words it was started with, each with a zero byte behind it; none of a process that is gone.
@@ -235,6 +259,16 @@ mod tests {
         assert_eq!(last_error(&log).as_deref(), Some("no é"));
         fs::write(&log, "bucketsd: no\nINFO serving S3\n").unwrap();
         assert_eq!(last_error(&log), None);
+    }
+
+    #[test]
+    fn nodes_share_cpus_only_where_there_are_too_few() {
+        let cpus = |number, cores| cpus_of(number, cores, &[0, 1, 4, 5]).collect::<Vec<_>>();
+        assert_eq!([cpus(1, 1), cpus(2, 1), cpus(4, 1), cpus(5, 1)], [[0], [1], [5], [0]]);
+        assert_eq!([cpus(1, 2), cpus(2, 2), cpus(3, 2)], [[0, 1], [4, 5], [0, 1]]);
+        assert_eq!(cpus(2, 3), [5, 0, 1]);
+        assert_eq!(cpus(3, 6), [0, 1, 4, 5, 0, 1]);
+        assert_eq!(cpus_of(3, 2, &[]).count(), 0);
     }
 
     #[test]

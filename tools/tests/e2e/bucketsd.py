@@ -4,6 +4,7 @@ Data lies below the target folder, on the file system of the checkout, or where 
 takes O_DIRECT; tmpfs does from Linux 6.6 on).
 """
 
+import contextlib
 import json
 import os
 import pathlib
@@ -36,6 +37,17 @@ def scratch(name):
     """A new directory for data."""
     DATA.mkdir(parents=True, exist_ok=True)
     return pathlib.Path(tempfile.mkdtemp(prefix=name + "-", dir=DATA))
+
+
+@contextlib.contextmanager
+def on(cpus):
+    """What this thread starts meanwhile runs on these CPUs."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cpus or before)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def run(command, *arguments, check=False, timeout=60, environment=None, **options):
@@ -100,7 +112,7 @@ class Bucketsd:
             arguments = ["--cores", "2", "--disks", self.pattern, "--listen", f"{self.host}:{self.port}", *self.arguments]
         if environment is None:
             environment = {"BUCKETS_ROOT_ACCESS_KEY": self.access_key, "BUCKETS_ROOT_SECRET_KEY": self.secret_key}
-        with open(self.log_path, "ab") as log:
+        with open(self.log_path, "ab") as log, on(self.cpus()):
             self.process = subprocess.Popen(
                 [*self.wrapper(), BINARIES / "bucketsd", *map(str, arguments)],
                 stdin=subprocess.DEVNULL,
@@ -113,6 +125,10 @@ class Bucketsd:
     def wrapper(self):
         """What the command line begins with."""
         return []
+
+    def cpus(self):
+        """Where it runs; None: anywhere."""
+        return None
 
     def start(self, timeout=30):
         """Starts the process and waits until it is ready."""

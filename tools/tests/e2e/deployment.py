@@ -39,6 +39,11 @@ class Node(Bucketsd):
     def place(self):
         return ["--node", self.name]
 
+    def cpus(self):
+        """One for its one core: a daemon takes the first that it may use, and all nodes would share it."""
+        usable = sorted(os.sched_getaffinity(0))
+        return {usable[(self.number - 1) % len(usable)]}
+
     def wrapper(self):
         return self.deployment.wrapper(self.number)
 
@@ -48,6 +53,9 @@ class Gateway(Node):
 
     def place(self):
         return ["--gateway"]
+
+    def cpus(self):
+        return None
 
 
 class Deployment:

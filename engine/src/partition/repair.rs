@@ -52,12 +52,13 @@ struct Queue {
     waiting: BTreeSet<(Instant, Broken)>,
 }
 
-/// When a part is looked at.
+/// Where a part is.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Turn {
-    At(Instant),
+    Waiting,
+    /// It is being looked at.
     Now,
-    /// It is being looked at, and has been added once more since.
+    /// The same, and it has been added once more since.
     Again,
 }
 
@@ -103,7 +104,7 @@ impl RepairQueue {
 
 impl Queue {
     fn wait(&mut self, part: Broken, at: Instant) {
-        self.parts.insert(part, Turn::At(at));
+        self.parts.insert(part, Turn::Waiting);
         self.waiting.insert((at, part));
     }
 }

@@ -153,7 +153,7 @@ PYTHON
 # shellcheck disable=SC2086 # one word per package
 install_packages $BUILD_PACKAGES
 if [ "$stage" != rust ]; then
-    install_packages python3 python3-venv rclone curl iproute2
+    install_packages python3 python3-venv rclone curl iproute2 libfaketime
 fi
 find_cargo
 # A build from nothing gains nothing from what lets the next one be partial, and that is a third of what it would write.

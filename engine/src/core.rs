@@ -530,7 +530,12 @@ impl Core {
                 let reading = self.reading.borrow();
                 Ok(Reply::InUse(parts.into_iter().filter(|part| reading.contains_key(part)).collect()))
             }
-            Request::Pulse => Ok(Reply::Pulse(Box::new(crate::nodes::pulse(self)))),
+            Request::Pulse { found } => {
+                if let Some((node, took)) = found.filter(|(node, _)| self.map.other_nodes().any(|other| other == *node)) {
+                    self.note_distance(|distance| distance.found_by(node, took));
+                }
+                Ok(Reply::Pulse(Box::new(crate::nodes::pulse(self))))
+            }
             Request::GetRoot => match self.root_version() {
                 Some(_) => Ok(Reply::Root(self.root.borrow().clone())),
                 None => Err(Refusal::NotLeader),

@@ -1,13 +1,17 @@
-//! Whether this node is far from the others: whatever has to come here takes long, so it had better not lead.
+//! Whether this node is far from the others, or too slow to answer them soon: whatever has to come here takes long, so it had
+//! better not lead.
 //!
-//! What must hold: far is who is far beside the others. Where all ways are long, nobody is. Pure.
+//! What must hold: far is who is far beside the others, as it finds or as they find. Where all ways are long, nobody is. Pure.
 
 use crate::map::NodeIndex;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-/// The quickest of so many pulses counts: a busy moment is no distance.
+/// So many pulses are looked at.
 const PULSES: usize = 8;
+/// The quickest but these counts: busy moments are no distance, and a lucky one is no nearness. (A process that gets a
+/// hundredth of its time answers now and then at once.)
+const LUCKY: usize = 2;
 /// Far begins at so many times what the others have among themselves, and ends at half of that.
 const RATIO: u32 = 8;
 /// What is below is near anyway.
@@ -26,6 +30,21 @@ struct Way {
     took: VecDeque<Duration>,
     /// What the other node has to most others.
     told: Option<Duration>,
+    /// What the other node finds of this way: longer than what this one does where this one is slow.
+    found_by_other: Option<Duration>,
+}
+
+impl Way {
+    /// What this node finds, once it has looked often enough.
+    fn found(&self) -> Option<Duration> {
+        let mut took: Vec<Duration> = self.took.iter().copied().collect();
+        took.sort_unstable();
+        (took.len() == PULSES).then(|| took[LUCKY])
+    }
+
+    fn length(&self) -> Option<Duration> {
+        self.found().map(|found| self.found_by_other.map_or(found, |other| other.max(found)))
+    }
 }
 
 impl Distance {
@@ -40,6 +59,17 @@ impl Distance {
         self.judge();
     }
 
+    /// What this node finds of the way to another one.
+    pub(crate) fn found(&self, node: NodeIndex) -> Option<Duration> {
+        self.ways.get(&node)?.found()
+    }
+
+    /// What another node finds of the way to this one.
+    pub(crate) fn found_by(&mut self, node: NodeIndex, took: Duration) {
+        self.ways.entry(node).or_default().found_by_other = Some(took);
+        self.judge();
+    }
+
     /// A node does not answer any more.
     pub(crate) fn lost(&mut self, node: NodeIndex) {
         self.ways.remove(&node);
@@ -48,8 +78,7 @@ impl Distance {
 
     /// The round trip to at least half of the others, once that is known.
     pub(crate) fn to_most(&self) -> Option<Duration> {
-        let known = self.ways.values().filter(|way| way.took.len() == PULSES);
-        median(known.filter_map(|way| way.took.iter().min().copied()))
+        median(self.ways.values().filter_map(Way::length))
     }
 
     /// Whether this node is far from the others.
@@ -114,18 +143,45 @@ mod tests {
     }
 
     #[test]
-    fn a_busy_moment_is_no_distance_and_far_ends_later_than_it_begins() {
-        let mut distance = Distance::default();
-        for node in [1, 2] {
-            pulses(&mut distance, node, LONG, SHORT);
-            distance.pulse(node, SHORT, Some(SHORT));
+    fn busy_moments_are_no_distance_and_lucky_ones_no_nearness() {
+        for (quick, is_far) in [(LUCKY, true), (LUCKY + 1, false)] {
+            let mut distance = Distance::default();
+            for node in [1, 2] {
+                pulses(&mut distance, node, LONG, SHORT);
+                (0..quick).for_each(|_| distance.pulse(node, SHORT, Some(SHORT)));
+            }
+            assert_eq!(distance.is_far(), is_far, "{quick} of {PULSES}");
         }
-        assert!(!distance.is_far());
+    }
+
+    #[test]
+    fn far_ends_later_than_it_begins() {
+        let mut distance = Distance::default();
         let between = NEAR * 3 / 4;
         for (took, is_far) in [(between, false), (LONG, true), (between, true), (NEAR / 3, false)] {
             pulses(&mut distance, 1, took, SHORT);
             pulses(&mut distance, 2, took, SHORT);
             assert_eq!(distance.is_far(), is_far, "{took:?}");
         }
+    }
+
+    #[test]
+    fn who_is_slow_hears_it_from_the_others() {
+        let mut of_slow = Distance::default();
+        let mut of_quick = Distance::default();
+        // It finds all answers waiting when it gets to look.
+        pulses(&mut of_slow, 1, SHORT, SHORT);
+        pulses(&mut of_slow, 2, SHORT, SHORT);
+        of_slow.found_by(1, LONG);
+        assert!(!of_slow.is_far());
+        of_slow.found_by(2, LONG);
+        assert!(of_slow.is_far());
+        pulses(&mut of_quick, 1, SHORT, SHORT);
+        pulses(&mut of_quick, 2, LONG, LONG);
+        of_quick.found_by(1, SHORT);
+        of_quick.found_by(2, SHORT);
+        assert_eq!((of_quick.is_far(), of_quick.to_most()), (false, Some(SHORT)));
+        of_slow.found_by(1, SHORT);
+        assert!(!of_slow.is_far());
     }
 }

@@ -37,6 +37,8 @@ pub struct Facts {
     pub leads: Option<u64>,
     /// Whether the node shall lead nothing.
     pub is_draining: bool,
+    /// Whether it is far from the others, or slow beside them, and leads nothing as long as that lasts.
+    pub is_far: bool,
 }
 
 /// How a node is reached from another one.
@@ -59,9 +61,10 @@ pub struct Road {
 impl Facts {
     /// Adds another core's.
     fn add(&mut self, other: Facts) {
-        let Facts { counters, refused, spaces, slow, behind, roads, leads, is_draining } = other;
+        let Facts { counters, refused, spaces, slow, behind, roads, leads, is_draining, is_far } = other;
         self.leads = self.leads.into_iter().chain(leads).reduce(|sum, led| sum + led);
         self.is_draining |= is_draining;
+        self.is_far |= is_far;
         self.counters.add(counters);
         self.refused.add(&refused);
         self.spaces.extend(spaces);
@@ -127,6 +130,7 @@ impl Core {
         let statuses = self.host.statuses();
         facts.leads = Some(statuses.iter().filter(|status| status.role == Role::Leader).count() as u64);
         facts.is_draining = map.own_node().is_draining();
+        facts.is_far = map.own_node().is_far();
         for voter in statuses.into_iter().flat_map(|status| status.voters) {
             if let Some(lag) = voter.lag.filter(|lag| *lag > 0)
                 && let Some(disk) = map.disk_of(voter.disk)

@@ -147,9 +147,14 @@ impl MappedNode {
         self.draining.load(Ordering::Acquire)
     }
 
-    /// Whether others shall lead what it could: it is drained, or far from them. Known of this node only.
+    /// Whether others shall lead what it could: it is drained, or far from them or slow. Known of this node only.
     pub fn shall_not_lead(&self) -> bool {
-        self.is_draining() || self.far.load(Ordering::Acquire)
+        self.is_draining() || self.is_far()
+    }
+
+    /// Whether it is far from the others, or slow beside them. Known of this node only.
+    pub(crate) fn is_far(&self) -> bool {
+        self.far.load(Ordering::Acquire)
     }
 
     /// Where it listens for other nodes, as far as its name could be resolved.

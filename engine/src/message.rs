@@ -7,7 +7,7 @@
 use crate::core::Leadership;
 use crate::facts::Facts;
 use crate::manifest::{ChunkOwner, GarbageRecord, Manifest, PartRecord, UploadRecord};
-use crate::map::DiskState;
+use crate::map::{DiskState, NodeIndex};
 use crate::object::api::{ChecksumAlgorithm, CompletePart, ListEntry, ObjectError, PartsPage, UploadsPage};
 use crate::object::api::{ListUploadsRequest, PutOutcome, User, WriteCondition};
 use crate::root::RootState;
@@ -105,7 +105,10 @@ pub enum Request {
     /// Which of these parts a reader on this core is reading.
     InUse(Vec<ObjectId>),
     /// How the node is: what every node asks every other one again and again.
-    Pulse,
+    Pulse {
+        /// Who asks, and what it finds of the way here, to a microsecond, once it knows.
+        found: Option<(NodeIndex, Duration)>,
+    },
     /// The root group's state, as far as the node knows it.
     GetRoot,
     /// What this core tells of itself where a person asks.
@@ -200,8 +203,6 @@ pub enum PartitionOp {
         key: String,
         /// The upload.
         upload: UploadId,
-        /// The new version's id.
-        object: ObjectId,
         /// The client's list.
         parts: Vec<CompletePart>,
         /// Of the whole object, where the client sent it.

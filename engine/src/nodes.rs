@@ -296,9 +296,10 @@ pub(crate) fn pulse(core: &Core) -> Pulse {
 async fn watch(core: Rc<Core>, node: NodeIndex) {
     let to = Place { node, core: 0 };
     let mut heard = core.env.now();
-    loop {
+    for turn in 0.. {
         let asked = core.env.now();
-        let answer = core.nodes.ask(to, &Request::Pulse, PULSE_LIMIT).await;
+        let found = core.distance.borrow().found(node).map(|took| (core.map.own, took));
+        let answer = core.nodes.ask(to, &Request::Pulse { found }, PULSE_LIMIT).await;
         let now = core.env.now();
         match answer {
             Ok(Reply::Pulse(pulse)) => {
@@ -317,8 +318,16 @@ async fn watch(core: Rc<Core>, node: NodeIndex) {
                 }
             }
         }
-        core.env.sleep(PULSE_EVERY).await;
+        core.env.sleep(until_next_pulse(turn)).await;
     }
+}
+
+/// From two thirds to four thirds of [`PULSE_EVERY`], spread evenly: pulses that came at even intervals would fall in with whatever
+/// else does, and always find a node awake that is so for a moment now and then.
+fn until_next_pulse(turn: u32) -> Duration {
+    // Multiples of the golden ratio.
+    let part = turn.wrapping_mul(0x9e37_79b9) >> 22;
+    PULSE_EVERY * 2 / 3 + PULSE_EVERY * part / (1024 * 3 / 2)
 }
 
 async fn take_pulse(core: &Rc<Core>, node: NodeIndex, pulse: Pulse) {
@@ -382,8 +391,8 @@ fn lose(core: &Core, node: NodeIndex) {
 }
 
 impl Core {
-    /// Whoever is far from the others leads nothing while it is.
-    fn note_distance(&self, note: impl FnOnce(&mut Distance)) {
+    /// Whoever is far from the others, or slow, leads nothing while it is.
+    pub(crate) fn note_distance(&self, note: impl FnOnce(&mut Distance)) {
         let mut distance = self.distance.borrow_mut();
         let was_far = distance.is_far();
         note(&mut distance);
@@ -392,9 +401,9 @@ impl Core {
             let round_trip = distance.to_most();
             match is_far {
                 true => {
-                    tracing::warn!(?round_trip, "this node is far from the others: they lead what it should")
+                    tracing::warn!(?round_trip, "this node is far from the others, or too slow to answer them soon: they lead what it should")
                 }
-                false => tracing::info!(?round_trip, "this node is near the others again"),
+                false => tracing::info!(?round_trip, "this node answers the others soon again"),
             }
             self.map.own_node().set_far(is_far);
         }

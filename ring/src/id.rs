@@ -69,6 +69,14 @@ uuid_id!(
     UploadId
 );
 
+impl ObjectId {
+    /// The version that an upload becomes: always the same one, so that a completion that is asked for again is recognised in
+    /// the key's current version. RFC 9562 version 5, name space the upload.
+    pub fn of_upload(upload: UploadId) -> ObjectId {
+        ObjectId(Uuid::new_v5(&upload.0, b"object"))
+    }
+}
+
 /// One Raft group: the root group, or a partition of a set.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]

@@ -96,7 +96,7 @@ pub struct NodeInfo {
     pub own: bool,
     /// Whether it is heard.
     pub condition: NodeCondition,
-    /// It answers much later than it has.
+    /// It answers much later than it has, or than others do; in that case it leads nothing.
     pub slow: bool,
     /// How many partitions it leads, the root group among them; `null` where it does not tell.
     #[serde(default)]

@@ -115,19 +115,19 @@ fn server_info(status: &NodeStatus) -> ServerInfo {
 }
 
 fn node_info(node: &PeerStatus) -> NodeInfo {
-    let is_slow = |road: &Road| node.state == NodeState::Up && road.health == HealthState::Slow;
+    let is_up = node.state == NodeState::Up;
+    let is_slow = |road: &Road| is_up && road.health == HealthState::Slow;
+    let told = node.told.as_ref().filter(|_| is_up);
     NodeInfo {
         name: node.name.clone(),
         own: node.is_own,
         condition: match node.state {
-            NodeState::Up if node.told.as_ref().is_some_and(|told| told.is_draining) => {
-                NodeCondition::Draining
-            }
+            NodeState::Up if told.is_some_and(|told| told.is_draining) => NodeCondition::Draining,
             NodeState::Up => NodeCondition::Up,
             NodeState::Awaited => NodeCondition::Awaited,
             NodeState::Unreachable => NodeCondition::Unreachable,
         },
-        slow: node.road.as_ref().is_some_and(is_slow),
+        slow: node.road.as_ref().is_some_and(is_slow) || told.is_some_and(|told| told.is_far),
         leads: node.told.as_ref().and_then(|told| told.leads),
         cores: node.cores,
         disks_in_service: node.disks_in_service as u32,
@@ -270,6 +270,8 @@ fn metrics(status: &NodeStatus) -> String {
     let _ = writeln!(text, "# TYPE buckets_groups_led gauge\nbuckets_groups_led {leads}");
     let draining = u8::from(status.own.is_draining);
     let _ = writeln!(text, "# TYPE buckets_draining gauge\nbuckets_draining {draining}");
+    let far = u8::from(status.own.is_far);
+    let _ = writeln!(text, "# TYPE buckets_far gauge\nbuckets_far {far}");
     write_nodes(&mut text, status);
     let info = server_info(status);
     let _ = writeln!(text, "# TYPE buckets_verdict gauge\nbuckets_verdict {}", info.verdict as u8);
@@ -463,6 +465,10 @@ mod tests {
         };
         assert_eq!(shown(NodeState::Up, drained()), (NodeCondition::Draining, Some(0)));
         assert_eq!(shown(NodeState::Unreachable, None), (NodeCondition::Unreachable, None));
+        let far = || Some(Facts { is_far: true, ..Facts::default() });
+        let is_slow = |state, told| server_info(&status(state, told)).nodes.remove(1).slow;
+        assert!(is_slow(NodeState::Up, far()) && !is_slow(NodeState::Up, drained()));
+        assert!(!is_slow(NodeState::Unreachable, far()));
         // An older one does not tell.
         assert_eq!(shown(NodeState::Up, Some(Facts::default())), (NodeCondition::Up, None));
         let mut own = status(NodeState::Up, None);

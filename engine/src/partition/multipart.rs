@@ -2,11 +2,11 @@
 //!
 //! What must hold: an upload, its parts and the object it becomes are rows of one partition, so that completing is one
 //! batch that moves no data; every part that the completed object does not use becomes garbage in that same batch;
-//! a completed or aborted upload is gone for every later call.
+//! a completed or aborted upload is gone for every later call, but for its completion asked for again.
 
 use super::repair::note_missing;
 use super::{check_condition, current_version, decoded, free, open_bucket, replace_body};
-use crate::core::{Core, View};
+use crate::core::{Core, Lead, View};
 use crate::manifest::{Body, ChunkOwner, ETag, Manifest, PartRecord, UploadRecord};
 use crate::message::{Answer, PartitionOp, Refusal, Reply};
 use crate::object::api::{
@@ -16,7 +16,7 @@ use crate::object::api::{
 use crate::object::digest::{PartDigest, multipart_checksum, multipart_md5};
 use crate::rows;
 use buckets_index::WriteBatch;
-use buckets_ring::id::{BucketId, GroupId, UploadId};
+use buckets_ring::id::{BucketId, GroupId, ObjectId, UploadId};
 use std::ops::Bound;
 use std::rc::Rc;
 
@@ -90,7 +90,6 @@ pub(super) async fn complete(core: &Rc<Core>, group: GroupId, op: PartitionOp) -
         bucket,
         key,
         upload,
-        object,
         parts,
         checksum,
         condition,
@@ -103,7 +102,12 @@ pub(super) async fn complete(core: &Rc<Core>, group: GroupId, op: PartitionOp) -
     let _open = open_bucket(core, &lead, group, bucket).await?;
     let upload_row = rows::upload(bucket, key.as_bytes(), upload);
     let _upload_latch = core.latches.lock(group, upload_row.clone()).await;
-    let record = upload_record(core, group, &lead.view, bucket, &key, upload).await?;
+    let record = match upload_record(core, group, &lead.view, bucket, &key, upload).await {
+        Err(Refusal::Object(ObjectError::NoSuchUpload)) => {
+            return completed_before(core, &lead, group, bucket, &key, upload, &parts).await;
+        }
+        record => record?,
+    };
     let stored = stored_parts(core, group, &lead.view, bucket, upload).await?;
     let chosen = choose(&parts, &stored)?;
 
@@ -112,7 +116,7 @@ pub(super) async fn complete(core: &Rc<Core>, group: GroupId, op: PartitionOp) -
         return Err(ObjectError::TooLarge.into());
     }
     let manifest = Manifest {
-        object,
+        object: ObjectId::of_upload(upload),
         size: total,
         etag: ETag { md5: multipart_md5(chosen.iter().map(|p| &p.md5)), parts: chosen.len() as u16 },
         modified_unix_ms,
@@ -139,12 +143,50 @@ pub(super) async fn complete(core: &Rc<Core>, group: GroupId, op: PartitionOp) -
     freed.extend(free(&mut batch, current.as_ref().map(|c| (c.object, c.parts()))));
     core.propose(group, lead.term, batch).await?;
     core.garbage.add(group, freed);
-    Ok(Reply::Completed(Box::new(PutOutcome {
+    Ok(completed(manifest))
+}
+
+/// An upload that is gone, because it is the key's current version: whoever completes it did not hear so the first time
+/// and asks again, and hears it now, whatever the condition was.
+async fn completed_before(
+    core: &Rc<Core>,
+    lead: &Lead,
+    group: GroupId,
+    bucket: BucketId,
+    key: &str,
+    upload: UploadId,
+    parts: &[CompletePart],
+) -> Answer {
+    let row = rows::object(bucket, key.as_bytes());
+    let _latch = core.latches.lock(group, row.clone()).await;
+    let current = current_version(core, lead, group, &row).await?;
+    // Nothing will be proposed that would prove leadership.
+    core.read_view(group, false).await?;
+    match current {
+        Some(current) if current.object == ObjectId::of_upload(upload) && etag_of(parts) == Some(current.etag) => {
+            Ok(completed(current))
+        }
+        _ => Err(ObjectError::NoSuchUpload.into()),
+    }
+}
+
+fn completed(manifest: Manifest) -> Reply {
+    Reply::Completed(Box::new(PutOutcome {
         etag: manifest.etag.text(),
         checksum: manifest.checksum,
         size: manifest.size,
-        modified_unix_ms,
-    })))
+        modified_unix_ms: manifest.modified_unix_ms,
+    }))
+}
+
+/// Of the object that the listed parts become; `None` where an ETag in the list is none of a part.
+fn etag_of(list: &[CompletePart]) -> Option<ETag> {
+    let md5s = list.iter().map(|named| {
+        let hex = Some(named.etag.as_str()).filter(|etag| etag.len() == 32)?;
+        u128::from_str_radix(hex, 16).ok().map(u128::to_be_bytes)
+    });
+    let md5s = md5s.collect::<Option<Vec<[u8; 16]>>>()?;
+    Some(ETag { md5: multipart_md5(md5s.iter()), parts: list.len() as u16 })
 }
 
 pub(super) async fn abort(

@@ -16,7 +16,6 @@ use buckets_env::AlignedBytes;
 use buckets_ring::id::{GroupId, ObjectId, UploadId};
 use bytes::{BufMut, BytesMut};
 use std::sync::Arc;
-use std::time::Duration;
 
 /// Errors that have one another as their source, at most.
 const NESTED_ERRORS_MAX: u32 = 4;
@@ -276,9 +275,7 @@ fn put_pulse(pulse: &Pulse, head: &mut BytesMut) {
         head.put_bytes_of(reason.as_bytes());
     });
     head.put_list(&pulse.leaders, |head, leadership| put_leadership(leadership, head));
-    head.put_optional(pulse.to_most, |head, took| {
-        head.put_u32_le(u32::try_from(took.as_micros()).unwrap_or(u32::MAX));
-    });
+    head.put_optional(pulse.to_most, BytesMut::put_round_trip);
 }
 
 fn get_pulse(fields: &mut Fields) -> Result<Pulse, BadWire> {
@@ -292,7 +289,7 @@ fn get_pulse(fields: &mut Fields) -> Result<Pulse, BadWire> {
             Ok(DiskPulse { disk, state, reason: fields.text()? })
         })?,
         leaders: fields.list(get_leadership)?,
-        to_most: fields.optional(Fields::u32)?.map(|micros| Duration::from_micros(micros.into())),
+        to_most: fields.optional(Fields::round_trip)?,
     })
 }
 

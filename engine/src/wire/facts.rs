@@ -16,13 +16,15 @@ const HEALTH: [HealthState; 4] =
 /// Names among the counts of what is none.
 const LEADS: &str = "groups_led";
 const DRAINING: &str = "draining";
+const FAR: &str = "far";
 
 pub(super) fn put(facts: &Facts, head: &mut BytesMut) {
-    let Facts { counters, refused, spaces, slow, behind, roads, leads, is_draining } = facts;
+    let Facts { counters, refused, spaces, slow, behind, roads, leads, is_draining, is_far } = facts;
     // Among the counts, by names that older builds leave out: they can read the rest.
     let leads = leads.map(|leads| (LEADS, leads));
     let draining = is_draining.then_some((DRAINING, 1));
-    let named = leads.into_iter().chain(draining).collect::<Vec<_>>();
+    let far = is_far.then_some((FAR, 1));
+    let named = leads.into_iter().chain(draining).chain(far).collect::<Vec<_>>();
     put_counts(&[counters.values(), counters.gauges(), named].concat(), head);
     head.put_list(&counters.disks, |head, (disk, counts)| {
         head.put_u16_le(*disk);
@@ -46,16 +48,18 @@ pub(super) fn put(facts: &Facts, head: &mut BytesMut) {
 }
 
 pub(super) fn get(fields: &mut Fields) -> Result<Facts, BadWire> {
-    let (mut leads, mut is_draining) = (None, false);
+    let (mut leads, mut is_draining, mut is_far) = (None, false, false);
     let counters = get_counters(fields, |name, value| match name {
         LEADS => leads = Some(value),
         DRAINING => is_draining = value > 0,
+        FAR => is_far = value > 0,
         _ => {}
     })?;
     Ok(Facts {
         counters,
         leads,
         is_draining,
+        is_far,
         refused: get_refused(fields)?,
         spaces: fields
             .list(|fields| {

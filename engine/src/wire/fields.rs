@@ -5,6 +5,7 @@ use crate::object::api::{Checksum, ChecksumAlgorithm, ChecksumKind};
 use buckets_env::{AlignedBuf, AlignedBytes};
 use buckets_meta::{GroupMessage, decode_list};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use std::time::Duration;
 
 /// A head that is being read.
 pub(super) struct Fields {
@@ -92,6 +93,11 @@ impl Fields {
         Ok(list)
     }
 
+    /// To a microsecond.
+    pub(super) fn round_trip(&mut self) -> Result<Duration, BadWire> {
+        self.u32().map(|micros| Duration::from_micros(micros.into()))
+    }
+
     pub(super) fn messages(&mut self) -> Result<Vec<GroupMessage>, BadWire> {
         decode_list(&mut self.rest).map_err(|_| BadWire::Range("a message of a group"))
     }
@@ -125,6 +131,7 @@ impl Fields {
 pub(super) trait PutFields {
     fn put_size(&mut self, size: usize);
     fn put_bool(&mut self, value: bool);
+    fn put_round_trip(&mut self, took: Duration);
     fn put_bytes_of(&mut self, bytes: &[u8]);
     fn put_optional<T>(&mut self, value: Option<T>, put: impl FnOnce(&mut Self, T));
     fn put_list<T>(&mut self, list: &[T], put: impl FnMut(&mut Self, &T));
@@ -140,6 +147,10 @@ impl PutFields for BytesMut {
 
     fn put_bool(&mut self, value: bool) {
         self.put_u8(u8::from(value));
+    }
+
+    fn put_round_trip(&mut self, took: Duration) {
+        self.put_u32_le(u32::try_from(took.as_micros()).unwrap_or(u32::MAX));
     }
 
     fn put_bytes_of(&mut self, bytes: &[u8]) {

@@ -59,7 +59,13 @@ pub(super) fn put(request: &Request, head: &mut BytesMut, payload: &mut Vec<Alig
             head.put_u8(9);
             head.put_list(objects, |head, object| head.put_slice(object.as_bytes()));
         }
-        Request::Pulse => head.put_u8(11),
+        Request::Pulse { found } => {
+            head.put_u8(11);
+            head.put_optional(*found, |head, (node, took)| {
+                head.put_u16_le(node);
+                head.put_round_trip(took);
+            });
+        }
         Request::GetRoot => head.put_u8(12),
         Request::ChunkAbort { disk, chunk } => {
             head.put_u8(13);
@@ -109,7 +115,9 @@ pub(super) fn get(fields: &mut Fields, blocks: &mut Blocks) -> Result<Request, B
         7 => Request::Root(get_root_op(fields)?),
         8 => Request::PublishRoot(Arc::new(get_root_state(fields)?)),
         9 => Request::InUse(fields.list(|fields| Ok(ObjectId::from_bytes(fields.id()?)))?),
-        11 => Request::Pulse,
+        11 => {
+            Request::Pulse { found: fields.optional(|fields| Ok((fields.u16()?, fields.round_trip()?)))? }
+        }
         12 => Request::GetRoot,
         13 => {
             let (disk, chunk) = get_chunk(fields)?;
@@ -193,7 +201,6 @@ fn put_partition_op(op: &PartitionOp, head: &mut BytesMut, payload: &mut Vec<Ali
             bucket,
             key,
             upload,
-            object,
             parts,
             checksum,
             condition,
@@ -202,7 +209,6 @@ fn put_partition_op(op: &PartitionOp, head: &mut BytesMut, payload: &mut Vec<Ali
             head.put_u8(8);
             put_key(*bucket, key, head);
             head.put_slice(upload.as_bytes());
-            head.put_slice(object.as_bytes());
             head.put_list(parts, |head, part| {
                 head.put_u16_le(part.number);
                 head.put_bytes_of(part.etag.as_bytes());
@@ -314,7 +320,6 @@ fn get_partition_op(fields: &mut Fields, blocks: &mut Blocks) -> Result<Partitio
             bucket: get_bucket(fields)?,
             key: fields.text()?,
             upload: get_upload(fields)?,
-            object: ObjectId::from_bytes(fields.id()?),
             parts: fields.list(|fields| {
                 Ok(CompletePart {
                     number: fields.u16()?,

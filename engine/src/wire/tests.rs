@@ -117,7 +117,6 @@ fn partition_ops() -> Vec<PartitionOp> {
             bucket,
             key: key(),
             upload,
-            object: OBJECT,
             parts: vec![
                 CompletePart { number: 1, etag: "e".into(), checksum: expected() },
                 CompletePart { number: 10_000, etag: String::new(), checksum: None },
@@ -189,7 +188,8 @@ pub(crate) fn requests() -> Vec<Request> {
         Request::ChunkConfirm { disk, chunk },
         Request::PublishRoot(Arc::new(root_state())),
         Request::InUse(vec![OBJECT, OBJECT]),
-        Request::Pulse,
+        Request::Pulse { found: None },
+        Request::Pulse { found: Some((513, Duration::from_micros(1700))) },
         Request::GetRoot,
         Request::ChunkAbort { disk, chunk },
         Request::Facts,
@@ -265,6 +265,7 @@ fn facts() -> Facts {
         .into(),
         leads: Some(5),
         is_draining: true,
+        is_far: true,
     }
 }
 

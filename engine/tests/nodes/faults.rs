@@ -1,4 +1,4 @@
-//! Clients on all nodes, on the same few keys, while nodes crash, are killed, are cut off one way or both, answer late, or have
+//! Clients on all nodes, on the same few keys, while nodes crash, are killed, stand still, are cut off one way or both, answer late, or have
 //! the wrong time. What the clients were answered must fit some order, key by key; and when all is well again, every node
 //! reads and writes every key.
 
@@ -93,7 +93,7 @@ impl World {
             env.sleep(Duration::from_millis(random.within(50..3000))).await;
             let (node, other) = (random.below(count as u64) as usize, random.below(count as u64) as usize);
             let (one, two) = (&self.nodes.nodes[node], &self.nodes.nodes[other]);
-            match random.below(13) {
+            match random.below(15) {
                 0..=3 => {
                     match random.one_in(2) {
                         true => self.nodes.crash(node),
@@ -120,6 +120,7 @@ impl World {
                     self.nodes.empty(node, &path, Contents::Lost).await;
                     down[node] = true;
                 }
+                13..=14 => one.pause(Duration::from_millis(random.within(20..7000))),
                 10 => one.jump_wall_clock(random.within(0..7_200_000) as i64 - 3_600_000),
                 _ => simulation.heal_all(),
             }

@@ -5,8 +5,8 @@ import time
 
 import pytest
 
+from clients import Clients
 from deployment import Deployment
-from test_nodes import BUCKET, Clients
 
 
 def control(asked, *arguments, code=0):
@@ -43,7 +43,6 @@ def test_a_node_is_drained_stopped_and_started_and_no_request_fails():
     with Deployment() as deployment:
         deployment.format().start()
         nodes = deployment.nodes
-        nodes[0].client().create_bucket(Bucket=BUCKET)
         # A request that fails once has failed; clients go on asking a node that is drained until it is stopped.
         clients = Clients(deployment, count=2, tries=1)
         for number, node in enumerate(nodes):

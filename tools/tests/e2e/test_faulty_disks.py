@@ -9,6 +9,7 @@ import pytest
 
 from bodies import KIB, MIB, assert_same, body
 from bucketsd import Bucketsd
+from latencies import latencies, percentiles, told
 from wire import Wire
 
 ALWAYS = 1_000_000
@@ -169,26 +170,6 @@ def test_what_a_lying_disk_says_is_never_believed(node, kind):
     node.check()
 
 
-def latencies(node, action, count, clients=4):
-    """Seconds of each of `count` operations by `clients` at once, sorted."""
-
-    def work(number):
-        took = []
-        with Wire(node.server, timeout=60) as wire:
-            for turn in range(count // clients):
-                began = time.monotonic()
-                action(wire, f"{number}-{turn}")
-                took.append(time.monotonic() - began)
-        return took
-
-    with ThreadPoolExecutor(clients) as pool:
-        return sorted(second for part in pool.map(work, range(clients)) for second in part)
-
-
-def percentiles(took):
-    return {percent: took[min(len(took) - 1, len(took) * percent // 100)] for percent in (50, 90, 99)}
-
-
 @pytest.mark.parametrize(("size", "count"), [(4 * KIB, 2000), (MIB, 400)], ids=["inline", "chunks"])
 def test_a_disk_that_is_a_hundred_times_slower_is_hardly_felt(node, size, count):
     """GET within twice, PUT within three times of what they were, at the 99th percentile, from a few seconds on; and some room,
@@ -205,10 +186,9 @@ def test_a_disk_that_is_a_hundred_times_slower_is_hardly_felt(node, size, count)
 
     def measure(what):
         # More is read than the cache holds: it must not hide the disk.
-        measured = [percentiles(latencies(node, action, count)) for action in (put, get)]
+        measured = [percentiles(latencies(node.server, action, count)) for action in (put, get)]
         for name, seconds in zip(("PUT", "GET"), measured):
-            told = ", ".join(f"p{percent} {second * 1e3:.1f} ms" for percent, second in seconds.items())
-            print(f"{name} {size}, {what}: {told}")
+            print(f"{name} {size}, {what}: {told(seconds)}")
         return measured
 
     puts, gets = measure("all disks well")

@@ -191,6 +191,27 @@ def test_an_upload_that_was_completed_is_over(s3, bucket):
         upload(s3, bucket, upload_id, 2, b"x")
 
 
+def test_a_completion_that_was_not_heard_may_be_asked_for_again(s3, bucket):
+    upload_id = begin(s3, bucket, ChecksumAlgorithm="CRC32")
+    parts = [upload(s3, bucket, upload_id, 1, body(PART, 1)), upload(s3, bucket, upload_id, 2, b"x")]
+    first = complete(s3, bucket, upload_id, parts, IfNoneMatch="*")
+    again = complete(s3, bucket, upload_id, parts, IfNoneMatch="*")
+    assert [first[name] for name in ("ETag", "Location", "ChecksumCRC32")] == [
+        again[name] for name in ("ETag", "Location", "ChecksumCRC32")
+    ]
+    # Another list is no repetition, another key no upload, and what is there no more was not completed just now.
+    with refused(404, "NoSuchUpload"):
+        complete(s3, bucket, upload_id, parts[:1])
+    with refused(404, "NoSuchUpload"):
+        complete(s3, bucket, upload_id, [parts[0], {"PartNumber": 2, "ETag": '"x"'}])
+    with refused(404, "NoSuchUpload"):
+        complete(s3, bucket, upload_id, parts, key="other")
+    s3.put_object(Bucket=bucket, Key="k", Body=b"newer")
+    with refused(404, "NoSuchUpload"):
+        complete(s3, bucket, upload_id, parts)
+    assert s3.get_object(Bucket=bucket, Key="k")["Body"].read() == b"newer"
+
+
 def test_a_bucket_with_an_upload_is_removed_only_without_it(s3, bucket_name):
     s3.create_bucket(Bucket=bucket_name)
     upload_id = begin(s3, bucket_name)

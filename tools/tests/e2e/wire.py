@@ -1,5 +1,6 @@
 """S3 by hand: a signed keep-alive connection for tests that need every byte in their control, or many requests a second."""
 
+import datetime
 import hashlib
 import http.client
 import socket
@@ -33,6 +34,7 @@ class Wire:
 
     def __init__(self, server, timeout=60, access_key=None, secret_key=None):
         self.host = f"{server.host}:{server.port}"
+        self.ahead = datetime.timedelta(seconds=server.seconds_ahead)
         self.signer = sigv4.Signer(access_key or server.access_key, secret_key or server.secret_key)
         self.connection = http.client.HTTPConnection(server.host, server.port, timeout=timeout)
 
@@ -46,13 +48,13 @@ class Wire:
         self.close()
 
     def request(self, method, path, query=(), headers=None, body=b"", payload_hash=None, moment=None):
-        """`path` is not encoded yet; `query` is pairs. Signs the body's hash unless told otherwise."""
+        """`path` is not encoded yet; `query` is pairs. Signs the body's hash unless told otherwise, at the server's time."""
         path = sigv4.encode_path(path)
         query = list(query)
         if payload_hash is None:
             payload_hash = hashlib.sha256(body).hexdigest()
         signed = self.signer.sign(
-            method, path, query, {"host": self.host, **(headers or {})}, payload_hash, moment
+            method, path, query, {"host": self.host, **(headers or {})}, payload_hash, moment or sigv4.now() + self.ahead
         )
         return self.send(method, path, query, signed, body)
 

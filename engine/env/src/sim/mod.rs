@@ -269,6 +269,13 @@ impl SimNode {
         self.world.task_count(self.index)
     }
 
+    /// Stops the process for `time` (SIGSTOP, then SIGCONT): none of its tasks runs, while its clocks go on, disk operations
+    /// in flight end, and what is sent to it waits. A crash ends it.
+    pub fn pause(&self, time: Duration) {
+        let until = self.world.now() + world::nanos(time);
+        self.with(|node| node.paused_until = node.paused_until.max(until));
+    }
+
     /// Moves the node's wall clock by `by_ms` milliseconds. Monotonic time is not concerned.
     pub fn jump_wall_clock(&self, by_ms: i64) {
         self.with(|node| node.wall_clock_offset_ms += by_ms);

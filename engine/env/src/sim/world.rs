@@ -133,6 +133,8 @@ pub(super) struct Node {
     pub(super) clock: NodeClock,
     pub(super) wall_clock_offset_ms: i64,
     crash_waiters: Vec<Waker>,
+    /// Its tasks run from then on, virtual nanoseconds.
+    pub(super) paused_until: u64,
 }
 
 /// How often the same instant may be polled before time creeps on: tasks may wait for time by yielding.
@@ -278,6 +280,7 @@ impl World {
             clock: NodeClock::default(),
             wall_clock_offset_ms: 0,
             crash_waiters: Vec::new(),
+            paused_until: 0,
         });
         (nodes.len() - 1) as u32
     }
@@ -326,6 +329,7 @@ impl World {
             let node = &mut self.nodes.borrow_mut()[node as usize];
             node.life += 1;
             node.crash_at_io = None;
+            node.paused_until = 0;
         }
         self.trace(Trace::Crash, u64::from(node), 0);
         if self.running.get().is_some_and(|life| life.node == node) {
@@ -439,6 +443,13 @@ impl World {
         }
         let taken = self.tasks.borrow_mut().take(key);
         if let Some(mut task) = taken {
+            let paused_until = self.nodes.borrow()[task.life.node as usize].paused_until;
+            if paused_until > self.now() {
+                self.schedule(paused_until, Event::Wake(task.waker.clone()));
+                let killed = self.tasks.borrow_mut().put_back(key, task);
+                drop(killed);
+                return Pause::Progress;
+            }
             let Running { future, waker, life, .. } = &mut task;
             let over = match self.poll(key, Some(*life), waker, future.as_mut()) {
                 Poll::Ready(()) => {

@@ -2,7 +2,7 @@
 
 use super::super::{Crashed, Simulation};
 use super::each_seed;
-use crate::core_queue;
+use crate::{Env, core_queue};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::rc::Rc;
@@ -150,6 +150,39 @@ fn work_on_a_node_ends_with_its_crash() {
     });
     let outcome = node.run(0, |env| async move { env.sleep(Duration::from_secs(1)).await });
     assert_eq!(outcome, Err(Crashed));
+}
+
+#[test]
+fn a_paused_node_does_nothing_until_it_goes_on_or_is_started_again() {
+    let simulation = Simulation::new(1);
+    let node = simulation.node("a");
+    let start = simulation.now();
+    let ticks = Rc::new(RefCell::new(Vec::new()));
+    let tick = |env: Env| {
+        let ticks = ticks.clone();
+        async move {
+            loop {
+                env.sleep(Duration::from_millis(10)).await;
+                ticks.borrow_mut().push(env.now().since(start).as_millis());
+            }
+        }
+    };
+    node.env(0).spawn(tick(node.env(0)));
+    let wait = |millis| {
+        simulation.node("other").run(0, |env| async move { env.sleep(Duration::from_millis(millis)).await }).unwrap();
+    };
+    wait(15);
+    node.pause(Duration::from_millis(100));
+    wait(145);
+    // What came due meanwhile happens when it goes on; its clock has gone on, too.
+    assert_eq!(ticks.take(), [10, 115, 125, 135, 145, 155]);
+    node.pause(Duration::from_secs(10));
+    wait(50);
+    assert!(ticks.borrow().is_empty());
+    node.kill();
+    node.env(0).spawn(tick(node.env(0)));
+    wait(25);
+    assert_eq!(ticks.take(), [220, 230]);
 }
 
 #[test]

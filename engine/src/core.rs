@@ -117,7 +117,7 @@ pub(crate) struct Core {
     /// What serves other nodes.
     pub(crate) server: RefCell<Option<PeerServer>>,
     pub(crate) disks: RefCell<BTreeMap<DiskIndex, Disk>>,
-    /// Disks of which a replica has found out that they were emptied, until that is seen to.
+    /// Disks on which it stands that they were emptied.
     pub(crate) emptied: RefCell<BTreeSet<DiskIndex>>,
     /// The ways to the other nodes; kept by core 0.
     pub(crate) distance: RefCell<Distance>,

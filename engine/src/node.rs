@@ -206,8 +206,8 @@ pub async fn start(env: Env, setup: CoreSetup) -> io::Result<Store> {
     let exchange = Exchange::new(env.clone(), number, cores);
     let link = Rc::new(GroupLink { core: RefCell::new(None) });
     let host = GroupHost::new(env.clone(), buckets_meta::Options::default(), link.clone());
-    let joined = link.clone();
-    host.on_join(move |disk| joined.note_join(disk));
+    let noted = link.clone();
+    host.vote_again_once(move |disk| noted.is_noted(disk));
     let locations = Locations::new(cache_bytes / 8);
     let remembered = locations.clone();
     host.on_change(move |rows, batch| remembered.apply(rows, batch));
@@ -290,12 +290,10 @@ struct GroupLink {
 }
 
 impl GroupLink {
-    /// A replica has found out that its disk was emptied.
-    fn note_join(&self, disk: DiskUuid) {
-        let Some(core) = self.core.borrow().clone() else { return };
-        if let Some(index) = core.map.disk_of(disk) {
-            core.emptied.borrow_mut().insert(index);
-        }
+    /// Whether it stands on a disk that it was emptied.
+    fn is_noted(&self, disk: DiskUuid) -> bool {
+        let Some(core) = self.core.borrow().clone() else { return false };
+        core.map.disk_of(disk).is_some_and(|index| core.emptied.borrow().contains(&index))
     }
 }
 

@@ -1,7 +1,8 @@
 //! The rebuild of a disk of this core that was emptied: its partitions list what it lacks, and it counts as rebuilding until
 //! all of that was written again.
 //!
-//! What must hold: how far it is stands on the disk itself; begun twice it costs twice, and loses nothing.
+//! What must hold: that a disk was emptied stands on it before its replicas vote again, which is all else that would tell; so does
+//! how far its rebuild is; begun twice it costs twice, and loses nothing.
 
 use crate::core::Core;
 use crate::map::DiskState;
@@ -34,19 +35,23 @@ pub(crate) async fn admit(core: Rc<Core>, index: DiskIndex, disk: Disk, noted: O
         if !is_open(&core, index, &disk) {
             return;
         }
-        if remembers(&core, &disk) || core.emptied.borrow().contains(&index) {
+        if is_joining(&core, &disk) {
             break;
+        }
+        if remembers(&core, &disk) {
+            return mapped.set_state(DiskState::InService, "");
         }
         mapped
             .set_state(DiskState::Starting, &format!("it is new or was emptied; {}", awaited(&core, index)));
         core.env.sleep(ADMISSION_LOOK).await;
     }
-    if !core.emptied.borrow_mut().remove(&index) {
-        return mapped.set_state(DiskState::InService, "");
-    }
     let rebuild = RebuildJson::default();
-    if let Err(error) = disk.write_rebuild(Some(&rebuild)).await {
+    while let Err(error) = disk.write_rebuild(Some(&rebuild)).await {
         tracing::error!(disk = %disk.path().display(), %error, "that a disk was emptied cannot be noted on it");
+        core.env.sleep(LOOK).await;
+        if !is_open(&core, index, &disk) {
+            return;
+        }
     }
     go_on(core, index, disk, rebuild).await;
 }
@@ -56,6 +61,7 @@ pub(crate) async fn go_on(core: Rc<Core>, index: DiskIndex, disk: Disk, mut rebu
     if !is_open(&core, index, &disk) {
         return;
     }
+    core.emptied.borrow_mut().insert(index);
     let mapped = core.map.disk(index);
     tracing::warn!(disk = %mapped.path.display(), "the disk was emptied: its chunks will be written again");
     mapped.set_state(DiskState::Rebuilding, REASON);
@@ -132,6 +138,11 @@ async fn is_nothing_left(core: &Rc<Core>, groups: &[GroupId], disk: DiskIndex) -
         }
     }
     true
+}
+
+/// One of its replicas has found out that the disk was emptied; it votes again once that is noted.
+fn is_joining(core: &Core, disk: &Disk) -> bool {
+    core.host.statuses().iter().any(|status| status.disk == disk.uuid() && status.stage == Stage::Joining)
 }
 
 /// Its replicas know what they promised, from the beginning or again.

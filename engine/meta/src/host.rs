@@ -53,7 +53,8 @@ type Watcher = Rc<dyn Fn(LeaderChange)>;
 /// Is told of each batch, with the rows it goes into.
 pub(crate) type ChangeWatcher = Rc<dyn Fn(RowsId, &WriteBatch)>;
 
-type JoinWatcher = Rc<dyn Fn(DiskUuid)>;
+/// Whether it is known of a disk, also after a crash, that it was emptied.
+pub(crate) type Noted = Rc<dyn Fn(DiskUuid) -> bool>;
 /// Whether the replicas of a core shall lead nothing that another voter can lead.
 pub(crate) type Draining = Rc<dyn Fn() -> bool>;
 
@@ -92,7 +93,7 @@ pub(crate) struct Core {
     lanes: RefCell<BTreeMap<DiskUuid, Rc<Lane>>>,
     watchers: RefCell<Vec<Watcher>>,
     change_watcher: RefCell<Option<ChangeWatcher>>,
-    join_watcher: RefCell<Option<JoinWatcher>>,
+    noted: RefCell<Noted>,
     draining: RefCell<Draining>,
     rows_ids: Rc<Cell<u64>>,
     left: RefCell<BTreeSet<SeatKey>>,
@@ -139,7 +140,7 @@ impl GroupHost {
                 lanes: RefCell::default(),
                 watchers: RefCell::default(),
                 change_watcher: RefCell::default(),
-                join_watcher: RefCell::default(),
+                noted: RefCell::new(Rc::new(|_| true)),
                 draining: RefCell::new(Rc::new(|| false)),
                 rows_ids: Rc::default(),
                 left: RefCell::default(),
@@ -197,6 +198,7 @@ impl GroupHost {
             seed: core.env.random_u64(),
             hand_over_gate: core.hand_over_gate.clone(),
             draining: core.draining.borrow().clone(),
+            noted: core.noted.borrow().clone(),
             change_watcher: core.change_watcher.borrow().clone(),
             rows_ids: core.rows_ids.clone(),
         };
@@ -346,10 +348,12 @@ impl GroupHost {
         self.core.change_watcher.replace(Some(Rc::new(watcher)));
     }
 
-    /// Calls `watcher` with the disk of every replica that finds out that it was emptied, each time that it joins its group
-    /// again. `watcher` must not call the host.
-    pub fn on_join(&self, watcher: impl Fn(DiskUuid) + 'static) {
-        self.core.join_watcher.replace(Some(Rc::new(watcher)));
+    /// A replica that finds out that it was emptied joins its group again, and stays [`Stage::Joining`](crate::Stage::Joining) until
+    /// `noted` says of its disk that this is known of it, whatever crashes. For replicas that are added later; `noted` must
+    /// not call the host.
+    pub fn vote_again_once(&self, noted: impl Fn(DiskUuid) -> bool + 'static) {
+        assert!(self.core.seats.borrow().is_empty(), "replicas that are there would not ask");
+        self.core.noted.replace(Rc::new(noted));
     }
 
     /// While `draining` is true the replicas of this core hand over whatever they lead, as soon as another voter can take it,
@@ -519,12 +523,6 @@ impl Core {
         }
         if let Some(lsn) = effects.founding {
             self.env.spawn(Core::note_founding(self.clone(), seat.clone(), lsn));
-        }
-        if effects.joined {
-            let watcher = self.join_watcher.borrow().clone();
-            if let Some(watcher) = watcher {
-                watcher(seat.key.1);
-            }
         }
         if effects.admitted {
             self.joined.happen();

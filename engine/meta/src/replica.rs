@@ -17,7 +17,7 @@ mod rows;
 
 use crate::admission::{Admission, JOINING_NOTE};
 use crate::error::{ProposeError, Proposed, ReadError};
-use crate::host::{ChangeWatcher, Draining};
+use crate::host::{ChangeWatcher, Draining, Noted};
 use crate::lease::{Lease, Promise};
 use crate::limits::Options;
 use crate::log::{Log, Offer, log_entry};
@@ -63,6 +63,7 @@ pub(crate) struct Parts {
     pub(crate) hand_over_gate: Rc<Cell<Instant>>,
     /// Whether this core shall lead nothing.
     pub(crate) draining: Draining,
+    pub(crate) noted: Noted,
     /// Is told of what is applied.
     pub(crate) change_watcher: Option<ChangeWatcher>,
     /// The last id of rows that this core gave out.
@@ -110,8 +111,6 @@ pub(crate) struct Effects {
     pub(crate) founding: Option<Lsn>,
     /// It may ask for votes from now on.
     pub(crate) admitted: bool,
-    /// It has found out that its disk was emptied.
-    pub(crate) joined: bool,
     /// The disk takes no writes any more.
     pub(crate) fenced: bool,
     /// The replica must leave its group.
@@ -170,7 +169,6 @@ pub(crate) struct Replica {
     /// Where the note of founding ends in the log, until the host was told.
     founding: Option<Lsn>,
     admitted: bool,
-    joined: bool,
     promise: Promise,
     lease: Lease,
     /// Who asked this replica to stand still, and until when.
@@ -199,6 +197,8 @@ pub(crate) struct Replica {
     hand_over_again: Duration,
     hand_over_gate: Rc<Cell<Instant>>,
     draining: Draining,
+    /// Whether it is known, also after a crash, that a disk was emptied.
+    noted: Noted,
     /// While it is drained: when the next heir is asked.
     drain_at: Instant,
     /// Which of the heirs, the fittest first, is asked next.
@@ -216,7 +216,7 @@ impl Replica {
     pub(crate) fn new(parts: Parts, now: Instant) -> Result<Replica, &'static str> {
         let Parts { group, disk, store, members, preference, options, held, seed, hand_over_gate, .. } =
             parts;
-        let Parts { change_watcher, rows_ids, draining, .. } = parts;
+        let Parts { change_watcher, rows_ids, draining, noted, .. } = parts;
         let id = raft_id(disk);
         let rank = preference.iter().position(|voter| *voter == disk).unwrap_or(preference.len());
         let offer = Rc::new(Offer {
@@ -249,7 +249,6 @@ impl Replica {
             admission,
             founding: None,
             admitted: false,
-            joined: false,
             promise,
             lease: Lease::default(),
             frozen: BTreeMap::new(),
@@ -274,6 +273,7 @@ impl Replica {
             hand_over_again: leadership::HAND_OVER_AGAIN,
             hand_over_gate,
             draining,
+            noted,
             drain_at: now,
             heir_turn: 0,
             own_pace: Pace::default(),
@@ -587,7 +587,6 @@ impl Replica {
         }
         effects.founding = self.founding.take();
         effects.admitted = std::mem::take(&mut self.admitted);
-        effects.joined = std::mem::take(&mut self.joined);
         effects.failed = self.failed;
         effects.messages = std::mem::take(&mut self.out);
         effects

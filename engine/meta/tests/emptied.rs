@@ -86,6 +86,26 @@ fn what_one_other_voter_remembers_is_not_voted_away() {
 }
 
 #[test]
+fn who_was_emptied_votes_again_once_that_is_noted() {
+    sweep(0..6, |seed| {
+        let (cluster, group) = group_of(seed, 3);
+        let emptied = (leader(&cluster, group) + 1) % 3;
+        empty(&cluster, emptied);
+        cluster.emptied_is_noted.set(false);
+        cluster.start(emptied);
+        cluster.run_for(Duration::from_secs(10));
+        assert!(!cluster.all_vote());
+        // Nor is it forgotten by a crash.
+        cluster.crash(emptied);
+        cluster.start(emptied);
+        cluster.run_for(Duration::from_secs(10));
+        assert!(!cluster.all_vote());
+        cluster.emptied_is_noted.set(true);
+        cluster.until(LONG, "everybody's vote", || cluster.all_vote());
+    });
+}
+
+#[test]
 fn a_leader_whose_voter_was_emptied_does_not_count_what_that_had() {
     sweep(0..20, |seed| {
         let (cluster, group) = group_of(seed, 3);

@@ -305,6 +305,38 @@ fn what_an_emptied_node_had_is_written_again() {
     });
 }
 
+/// Whenever it crashes, it knows afterwards that chunks are missing.
+#[test]
+fn an_emptied_node_that_crashes_before_it_knows_much_is_written_again() {
+    sweep(0..120, |seed| {
+        let plan = Plan { nodes: 3, cores: 1, disks_per_node: 1, coding: Coding::new(2, 1).unwrap() };
+        run(seed, plan, async |_, nodes, env| {
+            let store = with_bucket(nodes, &env).await;
+            let content = Content { seed: 4, len: 100_000 };
+            for number in 0..4 {
+                put(&store, &format!("k{number}"), content, WriteCondition::Always).await.unwrap();
+            }
+            nodes.crash(1);
+            nodes.empty(1, "/d1", Contents::Nothing).await;
+            let node = &nodes.nodes[1];
+            node.crash_at_io(1 + seed);
+            nodes.start(1);
+            env.timeout(Duration::from_secs(30), node.crashed()).await;
+            node.cancel_crash();
+            nodes.start(1);
+            nodes.store(&env, 1, 0).await;
+            whole(&env, nodes).await;
+            // Its chunks are needed.
+            nodes.crash(2);
+            env.sleep(Duration::from_secs(5)).await;
+            for number in 0..4 {
+                let found = read(&store, &format!("k{number}")).await.unwrap().unwrap();
+                assert!(found.bytes == content.bytes(), "k{number}");
+            }
+        });
+    });
+}
+
 /// Its partitions were asked what belongs on the disk when there was no manifest yet.
 #[test]
 fn what_is_emptied_between_its_chunks_and_their_manifest_is_written_again() {

@@ -43,7 +43,6 @@ impl Replica {
                 let (group, disk) = (self.group, self.disk);
                 tracing::info!(%group, %disk, term, reach.index, "a replica of an emptied disk joins its group again");
                 self.admission.join(reach);
-                self.joined = true;
                 // The hard state that follows carries the note.
                 self.node.raft.become_follower(term, 0);
                 self.pin_election_timeout();
@@ -65,7 +64,8 @@ impl Replica {
 
     /// From when its log ends where others' did it is a voter like others.
     pub(super) fn look_whether_caught_up(&mut self, now: Instant) {
-        if self.admission.stage() != Stage::Joining || !self.admission.has_caught_up(self.last()) {
+        let has_caught_up = || self.admission.has_caught_up(self.last()) && (self.noted)(self.disk);
+        if self.admission.stage() != Stage::Joining || !has_caught_up() {
             return;
         }
         self.admit(now);

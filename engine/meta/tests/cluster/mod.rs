@@ -141,6 +141,8 @@ pub(crate) struct Cluster {
     formatted: Rc<RefCell<BTreeSet<DiskUuid>>>,
     /// Disks that do not come back with their node.
     pub(crate) missing: RefCell<BTreeSet<DiskUuid>>,
+    /// What hosts are told where they ask.
+    pub(crate) emptied_is_noted: Rc<Cell<bool>>,
     pub(crate) disks: Rc<RefCell<BTreeMap<DiskUuid, Disk>>>,
     told: Told,
     history: History,
@@ -213,6 +215,7 @@ impl Cluster {
             leaders: Rc::default(),
             formatted: Rc::default(),
             missing: RefCell::default(),
+            emptied_is_noted: Rc::new(Cell::new(true)),
             disks: Rc::default(),
             told: Rc::default(),
             history: Rc::default(),
@@ -269,6 +272,8 @@ impl Cluster {
                 assert_eq!(before, leader, "{} has two leaders in term {}", change.group, change.term);
             }
         });
+        let noted = self.emptied_is_noted.clone();
+        host.vote_again_once(move |_| noted.get());
         self.told.borrow_mut().retain(|(of, _), _| *of != at);
         let told = self.told.clone();
         host.on_change(move |rows, batch| {

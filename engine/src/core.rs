@@ -10,6 +10,7 @@ use crate::chunk::{BlockCache, Hedges};
 use crate::counters::{CoreCounters, LiveCounters, count};
 use crate::distance::Distance;
 use crate::exchange::{CoreMessage, Exchange};
+use crate::guests::GuestReads;
 use crate::latency::Latencies;
 use crate::location::Locations;
 use crate::manifest::{ChunkOwner, Part};
@@ -128,6 +129,8 @@ pub(crate) struct Core {
     leaders: RefCell<BTreeMap<GroupId, Leadership>>,
     codecs: RefCell<BTreeMap<Coding, Rc<Codec>>>,
     reading: RefCell<BTreeMap<ObjectId, usize>>,
+    /// Blocks of which a gateway fetched from this core.
+    pub(crate) guest_reads: GuestReads,
     /// Chunks that are not whole, by part, whose partitions have been told.
     suspected: RefCell<BTreeMap<ObjectId, u32>>,
     /// Of reads.
@@ -180,6 +183,7 @@ impl Core {
             leaders: RefCell::default(),
             codecs: RefCell::default(),
             reading: RefCell::default(),
+            guest_reads: GuestReads::default(),
             suspected: RefCell::default(),
             read_latencies: Latencies::new(SLOW_READ, SLOW_READ_MEMORY),
             write_latencies: Latencies::new(SLOW_WRITE, SLOW_WRITE_MEMORY),
@@ -527,11 +531,15 @@ impl Core {
                 Ok(Reply::Done)
             }
             Request::InUse(parts) => {
-                let reading = self.reading.borrow();
-                Ok(Reply::InUse(parts.into_iter().filter(|part| reading.contains_key(part)).collect()))
+                let (reading, now) = (self.reading.borrow(), self.env.now());
+                let is_read =
+                    |part: &ObjectId| reading.contains_key(part) || self.guest_reads.may_read(*part, now);
+                Ok(Reply::InUse(parts.into_iter().filter(is_read).collect()))
             }
             Request::Pulse { found } => {
-                if let Some((node, took)) = found.filter(|(node, _)| self.map.other_nodes().any(|other| other == *node)) {
+                if let Some((node, took)) =
+                    found.filter(|(node, _)| self.map.other_nodes().any(|other| other == *node))
+                {
                     self.note_distance(|distance| distance.found_by(node, took));
                 }
                 Ok(Reply::Pulse(Box::new(crate::nodes::pulse(self))))

@@ -16,6 +16,7 @@ pub mod facts;
 #[cfg(feature = "fuzz")]
 #[doc(hidden)]
 pub mod fuzz;
+mod guests;
 mod latency;
 mod location;
 pub mod manifest;

@@ -249,6 +249,11 @@ impl Service for ServeNodes {
                 return async { None }.boxed_local();
             }
         };
+        if let Request::ChunkRead { chunk, .. } = &request
+            && !core.map.nodes.iter().any(|node| node.id == from.node)
+        {
+            core.guest_reads.note(chunk.object, core.env.now());
+        }
         async move { Some(wire::encode_answer(&serve(&core, request).await)) }.boxed_local()
     }
 
@@ -401,7 +406,10 @@ impl Core {
             let round_trip = distance.to_most();
             match is_far {
                 true => {
-                    tracing::warn!(?round_trip, "this node is far from the others, or too slow to answer them soon: they lead what it should")
+                    tracing::warn!(
+                        ?round_trip,
+                        "this node is far from the others, or too slow to answer them soon: they lead what it should"
+                    )
                 }
                 false => tracing::info!(?round_trip, "this node answers the others soon again"),
             }

@@ -86,15 +86,8 @@ pub(super) async fn put_part(
 }
 
 pub(super) async fn complete(core: &Rc<Core>, group: GroupId, op: PartitionOp) -> Answer {
-    let PartitionOp::CompleteUpload {
-        bucket,
-        key,
-        upload,
-        parts,
-        checksum,
-        condition,
-        modified_unix_ms,
-    } = op
+    let PartitionOp::CompleteUpload { bucket, key, upload, parts, checksum, condition, modified_unix_ms } =
+        op
     else {
         return Err(ObjectError::Internal("not a completion".into()).into());
     };
@@ -163,7 +156,9 @@ async fn completed_before(
     // Nothing will be proposed that would prove leadership.
     core.read_view(group, false).await?;
     match current {
-        Some(current) if current.object == ObjectId::of_upload(upload) && etag_of(parts) == Some(current.etag) => {
+        Some(current)
+            if current.object == ObjectId::of_upload(upload) && etag_of(parts) == Some(current.etag) =>
+        {
             Ok(completed(current))
         }
         _ => Err(ObjectError::NoSuchUpload.into()),

@@ -115,9 +115,7 @@ pub(super) fn get(fields: &mut Fields, blocks: &mut Blocks) -> Result<Request, B
         7 => Request::Root(get_root_op(fields)?),
         8 => Request::PublishRoot(Arc::new(get_root_state(fields)?)),
         9 => Request::InUse(fields.list(|fields| Ok(ObjectId::from_bytes(fields.id()?)))?),
-        11 => {
-            Request::Pulse { found: fields.optional(|fields| Ok((fields.u16()?, fields.round_trip()?)))? }
-        }
+        11 => Request::Pulse { found: fields.optional(|fields| Ok((fields.u16()?, fields.round_trip()?)))? },
         12 => Request::GetRoot,
         13 => {
             let (disk, chunk) = get_chunk(fields)?;
@@ -197,15 +195,7 @@ fn put_partition_op(op: &PartitionOp, head: &mut BytesMut, payload: &mut Vec<Ali
             head.put_slice(upload.as_bytes());
             head.put_bytes_of(&record.encode());
         }
-        PartitionOp::CompleteUpload {
-            bucket,
-            key,
-            upload,
-            parts,
-            checksum,
-            condition,
-            modified_unix_ms,
-        } => {
+        PartitionOp::CompleteUpload { bucket, key, upload, parts, checksum, condition, modified_unix_ms } => {
             head.put_u8(8);
             put_key(*bucket, key, head);
             head.put_slice(upload.as_bytes());

@@ -12,7 +12,7 @@ use buckets_engine::object::store::Store;
 use buckets_env::Env;
 use buckets_env::sim::{SimNode, SimRng, Simulation};
 use buckets_peer::{PeerOptions, Secret};
-use buckets_ring::assembly::{FoundDisk, FoundFile, assemble};
+use buckets_ring::assembly::{Assembly, FoundDisk, FoundFile, assemble};
 use buckets_ring::coding::Coding;
 use buckets_ring::endpoint::{Endpoint, expand, group};
 use buckets_ring::format::{BlockChecksum, FormatJson};
@@ -177,17 +177,44 @@ impl Nodes {
             }
         };
         let assembly = assemble(&own.iter().map(found).collect::<Vec<_>>()).unwrap();
-        let cores = self.plan.cores;
-        let map = Arc::new(NodeMap::new(&assembly, own[0].node(), cores, INLINE_BYTES_MAX).unwrap());
+        let map =
+            Arc::new(NodeMap::new(&assembly, own[0].node(), self.plan.cores, INLINE_BYTES_MAX).unwrap());
         for mapped in &map.nodes {
             let there = self.nodes.iter().find(|other| mapped.name == format!("{}:{PORT}", other.name()));
             mapped.set_address(SocketAddr::new(there.unwrap().ip(), PORT));
         }
-        let network = Network {
-            listen: Some(SocketAddr::new(sim.ip(), PORT)),
-            secret: Secret::new(&[7; 32]).unwrap(),
-            options: PeerOptions::default(),
+        let life = self.run(sim, map, Some(SocketAddr::new(sim.ip(), PORT)));
+        self.lives.borrow_mut()[node] = Some(life.clone());
+        life
+    }
+
+    /// Starts a gateway on a node of its own: it knows the topology, and nobody knows it.
+    pub(crate) fn start_gateway(&self, gateway: &SimNode) -> Life {
+        let name = format!("http://{}:{PORT}/none", gateway.name());
+        let own = expand(&[name]).unwrap();
+        let known = self.life(0).unwrap().map;
+        let assembly = Assembly {
+            deployment: self.topology.deployment,
+            block_checksum: BlockChecksum::Xxh3,
+            topology: self.topology.clone(),
+            members: Vec::new(),
+            refused: Vec::new(),
+            absent: Vec::new(),
         };
+        let map =
+            Arc::new(NodeMap::new(&assembly, own[0].node(), self.plan.cores, INLINE_BYTES_MAX).unwrap());
+        for (mapped, known) in map.nodes.iter().zip(&known.nodes) {
+            if let Some(address) = known.address() {
+                mapped.set_address(address);
+            }
+        }
+        self.run(gateway, map, None)
+    }
+
+    fn run(&self, sim: &SimNode, map: Arc<NodeMap>, listen: Option<SocketAddr>) -> Life {
+        let network =
+            Network { listen, secret: Secret::new(&[7; 32]).unwrap(), options: PeerOptions::default() };
+        let cores = self.plan.cores;
         let wakers = (0..cores).map(|core| sim.waker(core)).collect();
         let stores = Rc::new(RefCell::new(vec![None; cores]));
         let setups = node::connect(map.clone(), wakers, &options(), Some(&network));
@@ -198,9 +225,7 @@ impl Nodes {
                 stores.borrow_mut()[core] = Some(store);
             });
         }
-        let life = Life { map, stores };
-        self.lives.borrow_mut()[node] = Some(life.clone());
-        life
+        Life { map, stores }
     }
 
     pub(crate) fn start_all(&self) {

@@ -17,6 +17,7 @@ use buckets_env::Env;
 use buckets_env::sim::{LinkOptions, Simulation, sweep, sweep_and};
 use buckets_ring::coding::Coding;
 use buckets_ring::id::UploadId;
+use futures::channel::oneshot;
 use futures::future::{join, join_all};
 use model::nodes::{Nodes, Plan};
 use model::{BUCKET, Content, complete, put, read, upload};
@@ -408,6 +409,47 @@ fn small_parts_are_written_again_side_by_side() {
             println!("seed {seed}: {took:?} for each part");
             assert!(took < delay * 4, "{took:?} for each of several round trips");
             whole(&env, nodes).await;
+        });
+    });
+}
+
+/// It takes its time, as its client does, and nobody can ask it.
+#[test]
+fn what_a_gateway_reads_is_freed_behind_it() {
+    sweep(0..4, |seed| {
+        run(seed, three_nodes(), async |simulation, nodes, env| {
+            let store = with_bucket(nodes, &env).await;
+            let (old, new) = (Content { seed: 8, len: 20_000_000 }, Content { seed: 9, len: 1000 });
+            put(&store, "key", old, WriteCondition::Always).await.unwrap();
+            let sim = simulation.node("gateway");
+            let life = nodes.start_gateway(&sim);
+            let gateway = loop {
+                match life.ready(0) {
+                    Some(gateway) => break gateway,
+                    None => env.sleep(Duration::from_millis(5)).await,
+                }
+            };
+            let (done, received) = oneshot::channel();
+            let inside = sim.env(0);
+            sim.env(0).spawn(async move {
+                let mut stream = gateway.open(BUCKET, "key").await.unwrap().read(0..old.len);
+                let mut bytes = Vec::new();
+                while let Some(block) = stream.next().await.unwrap() {
+                    bytes.extend_from_slice(&block);
+                    inside.sleep(Duration::from_millis(500)).await;
+                }
+                done.send(bytes).unwrap();
+            });
+            env.sleep(Duration::from_secs(2)).await;
+            put(&store, "key", new, WriteCondition::Always).await.unwrap();
+            assert!(received.await.unwrap() == old.bytes());
+            let freed = || async { counters(nodes).await.chunks_freed };
+            let mut waited = 0;
+            while freed().await < 6 {
+                waited += 1;
+                assert!(waited < 300, "what nobody reads any more is still there");
+                env.sleep(Duration::from_secs(1)).await;
+            }
         });
     });
 }

@@ -169,7 +169,10 @@ fn a_paused_node_does_nothing_until_it_goes_on_or_is_started_again() {
     };
     node.env(0).spawn(tick(node.env(0)));
     let wait = |millis| {
-        simulation.node("other").run(0, |env| async move { env.sleep(Duration::from_millis(millis)).await }).unwrap();
+        simulation
+            .node("other")
+            .run(0, |env| async move { env.sleep(Duration::from_millis(millis)).await })
+            .unwrap();
     };
     wait(15);
     node.pause(Duration::from_millis(100));

@@ -39,6 +39,8 @@ struct Bucket {
 pub struct Faults {
     /// Reads fail before this block of a body.
     pub unreadable_block: Cell<Option<usize>>,
+    /// The next object that is opened is replaced by the one of this key, and its blocks are freed, before it is read.
+    pub replaced_by: RefCell<Option<String>>,
     /// Every operation on an object fails so.
     pub failure: RefCell<Option<ObjectError>>,
 }
@@ -203,7 +205,15 @@ impl ObjectStore for Model {
     async fn open(&self, bucket: &str, key: &str) -> Result<ModelReader, ObjectError> {
         let (info, body) =
             self.with(bucket, |bucket| bucket.objects.get(key).cloned().ok_or(ObjectError::NoSuchKey))?;
-        Ok(ModelReader { info, body, faults: self.faults.clone() })
+        let is_freed = match self.faults.replaced_by.take() {
+            Some(other) => self.with(bucket, |bucket| {
+                let other = bucket.objects.get(&other).cloned().ok_or(ObjectError::NoSuchKey)?;
+                bucket.objects.insert(key.to_owned(), other);
+                Ok(true)
+            })?,
+            None => false,
+        };
+        Ok(ModelReader { info, body, is_freed, faults: self.faults.clone() })
     }
 
     async fn delete(&self, bucket: &str, key: &str, condition: WriteCondition) -> Result<(), ObjectError> {
@@ -431,6 +441,7 @@ fn summary(info: &ObjectInfo) -> ObjectSummary {
 pub struct ModelReader {
     info: ObjectInfo,
     body: Bytes,
+    is_freed: bool,
     faults: Rc<Faults>,
 }
 
@@ -443,19 +454,20 @@ impl ObjectReader for ModelReader {
 
     fn read(self, range: Range<u64>) -> ModelBlocks {
         let body = self.body.slice(range.start as usize..range.end as usize);
-        ModelBlocks { body, block: 0, faults: self.faults }
+        ModelBlocks { body, block: 0, is_freed: self.is_freed, faults: self.faults }
     }
 }
 
 pub struct ModelBlocks {
     body: Bytes,
     block: usize,
+    is_freed: bool,
     faults: Rc<Faults>,
 }
 
 impl BlockStream for ModelBlocks {
     async fn next(&mut self) -> Result<Option<BodyBlock>, ObjectError> {
-        if self.faults.unreadable_block.get() == Some(self.block) {
+        if self.is_freed || self.faults.unreadable_block.get() == Some(self.block) {
             return Err(ObjectError::Unavailable("too many disks are gone".to_owned()));
         }
         self.block += 1;

@@ -307,6 +307,20 @@ fn a_body_that_cannot_be_read_is_never_a_whole_response() {
 }
 
 #[test]
+fn what_was_replaced_between_its_manifest_and_its_blocks_is_read_anew() {
+    with_server(|world| async move {
+        let mut client = world.client().await;
+        client.put("/bucket", "").await.expect(200);
+        client.put("/bucket/key", vec![1; 300_000]).await.expect(200);
+        client.put("/bucket/newer", vec![2; 1000]).await.expect(200);
+        *world.model.faults.replaced_by.borrow_mut() = Some("newer".into());
+        let reply = client.get("/bucket/key").await.expect(200);
+        assert_eq!(reply.body, vec![2; 1000]);
+        assert_eq!(reply.header("content-length"), Some("1000"));
+    });
+}
+
+#[test]
 fn failures_of_the_store_have_their_codes() {
     with_server(|world| async move {
         let mut client = world.client().await;

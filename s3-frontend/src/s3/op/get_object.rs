@@ -14,17 +14,33 @@ use std::ops::Range;
 
 pub(crate) async fn get_object<S: ObjectStore>(call: &Call<'_, S>) -> Answer<S> {
     call.check_version()?;
-    let object = call.store.open(call.bucket(), call.key()).await.map_err(|error| call.refusal(error))?;
-    let (mut response, range) = describe(call, object.info())?;
-    let Some(range) = range.filter(|range| !range.is_empty()) else { return Ok(response) };
-    let length = range.end - range.start;
-    let mut blocks = object.read(range);
-    // As long as nothing is sent, a failure can be told.
-    match blocks.next().await.map_err(|error| call.refusal(error))? {
-        Some(first) => response.body = ResponseBody::Blocks { length, first, blocks },
-        None => return Err(call.refusal(ObjectError::Internal("the body is shorter than its size".into()))),
+    loop {
+        let object = call.store.open(call.bucket(), call.key()).await.map_err(|error| call.refusal(error))?;
+        let version = version_of(object.info());
+        let (mut response, range) = describe(call, object.info())?;
+        let Some(range) = range.filter(|range| !range.is_empty()) else { return Ok(response) };
+        let length = range.end - range.start;
+        let mut blocks = object.read(range);
+        // As long as nothing is sent, a failure can be told.
+        match blocks.next().await {
+            Ok(Some(first)) => {
+                response.body = ResponseBody::Blocks { length, first, blocks };
+                return Ok(response);
+            }
+            Ok(None) => {
+                return Err(call.refusal(ObjectError::Internal("the body is shorter than its size".into())));
+            }
+            // It may have been replaced, and freed, before this node could say that it reads it.
+            Err(error) => match call.store.head(call.bucket(), call.key()).await {
+                Ok(info) if version_of(&info) != version => {}
+                _ => return Err(call.refusal(error)),
+            },
+        }
     }
-    Ok(response)
+}
+
+fn version_of(info: &ObjectInfo) -> (String, u64) {
+    (info.etag.clone(), info.modified_unix_ms)
 }
 
 pub(crate) async fn head_object<S: ObjectStore>(call: &Call<'_, S>) -> Answer<S> {

@@ -536,13 +536,13 @@ impl Core {
                     |part: &ObjectId| reading.contains_key(part) || self.guest_reads.may_read(*part, now);
                 Ok(Reply::InUse(parts.into_iter().filter(is_read).collect()))
             }
-            Request::Pulse { found } => {
-                if let Some((node, took)) =
-                    found.filter(|(node, _)| self.map.other_nodes().any(|other| other == *node))
-                {
-                    self.note_distance(|distance| distance.found_by(node, took));
+            Request::Pulse => Ok(Reply::Pulse(Box::new(crate::nodes::pulse(self)))),
+            Request::FoundFar { by, took } => {
+                // A gateway has a number, too, and is no node.
+                if self.map.other_nodes().any(|node| node == by) {
+                    self.note_distance(|distance| distance.found_by(by, took));
                 }
-                Ok(Reply::Pulse(Box::new(crate::nodes::pulse(self))))
+                Ok(Reply::Done)
             }
             Request::GetRoot => match self.root_version() {
                 Some(_) => Ok(Reply::Root(self.root.borrow().clone())),

@@ -15,7 +15,7 @@ const LUCKY: usize = 2;
 /// Far begins at so many times what the others have among themselves, and ends at half of that.
 const RATIO: u32 = 8;
 /// What is below is near anyway.
-const NEAR: Duration = Duration::from_millis(3);
+pub(crate) const NEAR: Duration = Duration::from_millis(3);
 
 /// The ways between this node and the others.
 #[derive(Debug, Default)]

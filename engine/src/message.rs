@@ -105,9 +105,13 @@ pub enum Request {
     /// Which of these parts a reader on this core is reading.
     InUse(Vec<ObjectId>),
     /// How the node is: what every node asks every other one again and again.
-    Pulse {
-        /// Who asks, and what it finds of the way here, to a microsecond, once it knows.
-        found: Option<(NodeIndex, Duration)>,
+    Pulse,
+    /// What the asker finds of the way here, which is long, or was.
+    FoundFar {
+        /// Who asks.
+        by: NodeIndex,
+        /// The round trip, to a microsecond.
+        took: Duration,
     },
     /// The root group's state, as far as the node knows it.
     GetRoot,
@@ -203,6 +207,8 @@ pub enum PartitionOp {
         key: String,
         /// The upload.
         upload: UploadId,
+        /// The new version's id, which follows from the upload's ([`ObjectId::of_upload`]).
+        object: ObjectId,
         /// The client's list.
         parts: Vec<CompletePart>,
         /// Of the whole object, where the client sent it.

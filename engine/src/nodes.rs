@@ -10,7 +10,7 @@
 //!   [`Request::Drain`]) are answered for all of its cores.
 
 use crate::core::Core;
-use crate::distance::Distance;
+use crate::distance::{Distance, NEAR};
 use crate::exchange::CoreMessage;
 use crate::facts::Road;
 use crate::map::{DiskState, NodeIndex, NodeMap, NodeState, Place};
@@ -301,16 +301,17 @@ pub(crate) fn pulse(core: &Core) -> Pulse {
 async fn watch(core: Rc<Core>, node: NodeIndex) {
     let to = Place { node, core: 0 };
     let mut heard = core.env.now();
+    let mut told_far = false;
     for turn in 0.. {
         let asked = core.env.now();
-        let found = core.distance.borrow().found(node).map(|took| (core.map.own, took));
-        let answer = core.nodes.ask(to, &Request::Pulse { found }, PULSE_LIMIT).await;
+        let answer = core.nodes.ask(to, &Request::Pulse, PULSE_LIMIT).await;
         let now = core.env.now();
         match answer {
             Ok(Reply::Pulse(pulse)) => {
                 heard = now;
                 core.note_distance(|distance| distance.pulse(node, now.since(asked), pulse.to_most));
                 take_pulse(&core, node, *pulse).await;
+                tell_if_far(&core, node, &mut told_far).await;
             }
             Err(Refusal::Overloaded) => heard = now,
             other => {
@@ -324,6 +325,17 @@ async fn watch(core: Rc<Core>, node: NodeIndex) {
             }
         }
         core.env.sleep(until_next_pulse(turn)).await;
+    }
+}
+
+/// A node that is slow finds answers waiting whenever it looks: the others have to say so. One that is near again hears that, too.
+async fn tell_if_far(core: &Core, node: NodeIndex, told_far: &mut bool) {
+    let found = core.distance.borrow().found(node);
+    let Some(took) = found.filter(|took| *told_far || *took > NEAR) else { return };
+    let question = Request::FoundFar { by: core.map.own, took };
+    // An older build declines.
+    if core.nodes.ask(Place { node, core: 0 }, &question, PULSE_LIMIT).await.is_ok() {
+        *told_far = took > NEAR;
     }
 }
 

@@ -4,7 +4,7 @@ use super::api::{CompleteUploadRequest, CreateUploadRequest, ObjectError, PutOut
 use super::store::Store;
 use crate::manifest::UploadRecord;
 use crate::message::{PartitionOp, Reply};
-use buckets_ring::id::UploadId;
+use buckets_ring::id::{ObjectId, UploadId};
 
 impl Store {
     /// Starts an upload.
@@ -32,6 +32,7 @@ impl Store {
             bucket,
             key: request.key,
             upload: request.upload,
+            object: ObjectId::of_upload(request.upload),
             parts: request.parts,
             checksum: request.checksum,
             condition: request.condition,

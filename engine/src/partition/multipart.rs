@@ -86,8 +86,16 @@ pub(super) async fn put_part(
 }
 
 pub(super) async fn complete(core: &Rc<Core>, group: GroupId, op: PartitionOp) -> Answer {
-    let PartitionOp::CompleteUpload { bucket, key, upload, parts, checksum, condition, modified_unix_ms } =
-        op
+    let PartitionOp::CompleteUpload {
+        bucket,
+        key,
+        upload,
+        object,
+        parts,
+        checksum,
+        condition,
+        modified_unix_ms,
+    } = op
     else {
         return Err(ObjectError::Internal("not a completion".into()).into());
     };
@@ -109,7 +117,7 @@ pub(super) async fn complete(core: &Rc<Core>, group: GroupId, op: PartitionOp) -
         return Err(ObjectError::TooLarge.into());
     }
     let manifest = Manifest {
-        object: ObjectId::of_upload(upload),
+        object,
         size: total,
         etag: ETag { md5: multipart_md5(chosen.iter().map(|p| &p.md5)), parts: chosen.len() as u16 },
         modified_unix_ms,

@@ -59,13 +59,7 @@ pub(super) fn put(request: &Request, head: &mut BytesMut, payload: &mut Vec<Alig
             head.put_u8(9);
             head.put_list(objects, |head, object| head.put_slice(object.as_bytes()));
         }
-        Request::Pulse { found } => {
-            head.put_u8(11);
-            head.put_optional(*found, |head, (node, took)| {
-                head.put_u16_le(node);
-                head.put_round_trip(took);
-            });
-        }
+        Request::Pulse => head.put_u8(11),
         Request::GetRoot => head.put_u8(12),
         Request::ChunkAbort { disk, chunk } => {
             head.put_u8(13);
@@ -76,6 +70,11 @@ pub(super) fn put(request: &Request, head: &mut BytesMut, payload: &mut Vec<Alig
         Request::Drain(draining) => {
             head.put_u8(15);
             head.put_bool(*draining);
+        }
+        Request::FoundFar { by, took } => {
+            head.put_u8(16);
+            head.put_u16_le(*by);
+            head.put_round_trip(*took);
         }
     }
 }
@@ -115,7 +114,7 @@ pub(super) fn get(fields: &mut Fields, blocks: &mut Blocks) -> Result<Request, B
         7 => Request::Root(get_root_op(fields)?),
         8 => Request::PublishRoot(Arc::new(get_root_state(fields)?)),
         9 => Request::InUse(fields.list(|fields| Ok(ObjectId::from_bytes(fields.id()?)))?),
-        11 => Request::Pulse { found: fields.optional(|fields| Ok((fields.u16()?, fields.round_trip()?)))? },
+        11 => Request::Pulse,
         12 => Request::GetRoot,
         13 => {
             let (disk, chunk) = get_chunk(fields)?;
@@ -123,6 +122,7 @@ pub(super) fn get(fields: &mut Fields, blocks: &mut Blocks) -> Result<Request, B
         }
         14 => Request::Facts,
         15 => Request::Drain(fields.bool()?),
+        16 => Request::FoundFar { by: fields.u16()?, took: fields.round_trip()? },
         number => return Err(BadWire::Unknown { what: "question", number }),
     })
 }
@@ -195,10 +195,20 @@ fn put_partition_op(op: &PartitionOp, head: &mut BytesMut, payload: &mut Vec<Ali
             head.put_slice(upload.as_bytes());
             head.put_bytes_of(&record.encode());
         }
-        PartitionOp::CompleteUpload { bucket, key, upload, parts, checksum, condition, modified_unix_ms } => {
+        PartitionOp::CompleteUpload {
+            bucket,
+            key,
+            upload,
+            object,
+            parts,
+            checksum,
+            condition,
+            modified_unix_ms,
+        } => {
             head.put_u8(8);
             put_key(*bucket, key, head);
             head.put_slice(upload.as_bytes());
+            head.put_slice(object.as_bytes());
             head.put_list(parts, |head, part| {
                 head.put_u16_le(part.number);
                 head.put_bytes_of(part.etag.as_bytes());
@@ -310,6 +320,7 @@ fn get_partition_op(fields: &mut Fields, blocks: &mut Blocks) -> Result<Partitio
             bucket: get_bucket(fields)?,
             key: fields.text()?,
             upload: get_upload(fields)?,
+            object: ObjectId::from_bytes(fields.id()?),
             parts: fields.list(|fields| {
                 Ok(CompletePart {
                     number: fields.u16()?,

@@ -117,6 +117,7 @@ fn partition_ops() -> Vec<PartitionOp> {
             bucket,
             key: key(),
             upload,
+            object: OBJECT,
             parts: vec![
                 CompletePart { number: 1, etag: "e".into(), checksum: expected() },
                 CompletePart { number: 10_000, etag: String::new(), checksum: None },
@@ -188,8 +189,8 @@ pub(crate) fn requests() -> Vec<Request> {
         Request::ChunkConfirm { disk, chunk },
         Request::PublishRoot(Arc::new(root_state())),
         Request::InUse(vec![OBJECT, OBJECT]),
-        Request::Pulse { found: None },
-        Request::Pulse { found: Some((513, Duration::from_micros(1700))) },
+        Request::Pulse,
+        Request::FoundFar { by: 513, took: Duration::from_micros(1700) },
         Request::GetRoot,
         Request::ChunkAbort { disk, chunk },
         Request::Facts,
@@ -441,7 +442,7 @@ fn first_to_without(last: u8, gone: u8) -> Vec<u8> {
 fn every_question_survives() {
     check(&requests(), encode_request, decode_request);
     // None is missing here: numbers have no gaps, and a new variant does not compile without one.
-    assert_eq!(numbers(requests().iter().map(encode_request), 2), first_to_without(15, 10));
+    assert_eq!(numbers(requests().iter().map(encode_request), 2), first_to_without(16, 10));
     let partition = |request: &&Request| matches!(request, Request::Partition { .. });
     assert_eq!(numbers(requests().iter().filter(partition).map(encode_request), 8), first_to(18));
     let root = |request: &&Request| matches!(request, Request::Root(_));

@@ -101,6 +101,7 @@ class Bucketsd:
         self.k = k
         self.arguments = list(arguments)
         self.process = None
+        self.binaries = BINARIES
         # What its clock is wrong by, and what its clients' are.
         self.seconds_ahead = 0
         self.log_path = self.directory / "bucketsd.log"
@@ -129,7 +130,7 @@ class Bucketsd:
             environment = {**environment, **wrong_clock(self.seconds_ahead)}
         with open(self.log_path, "ab") as log, on(self.cpus()):
             self.process = subprocess.Popen(
-                [*self.wrapper(), BINARIES / "bucketsd", *map(str, arguments)],
+                [*self.wrapper(), self.binaries / "bucketsd", *map(str, arguments)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -61,9 +61,10 @@ class Gateway(Node):
 class Deployment:
     """A cluster file and its nodes."""
 
-    def __init__(self, nodes=3, disks=2, ec="4+2"):
+    def __init__(self, nodes=3, disks=2, ec="4+2", host="127.0.0.1"):
         self.directory = scratch("deployment")
         self.disks = disks
+        self.host = host
         self.file = self.directory / "cluster.toml"
         self.nodes = self.make_nodes(nodes)
         endpoints = [f"http://{node.name}{node.directory}/disk{{1...{disks}}}" for node in self.nodes]
@@ -75,7 +76,7 @@ class Deployment:
             node.secret_key = self.root(text, "secret_key")
 
     def make_nodes(self, count):
-        return [Node(self, number, free_port()) for number in range(1, count + 1)]
+        return [Node(self, number, free_port(), self.host) for number in range(1, count + 1)]
 
     def wrapper(self, _number):
         """What a node's command line begins with."""

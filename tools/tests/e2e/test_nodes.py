@@ -240,6 +240,23 @@ def test_what_was_written_without_a_node_is_written_to_it_when_it_is_back():
                 assert wire.get(BUCKET, key).body == data
 
 
+def test_nodes_may_have_ipv6_addresses():
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError as error:
+        pytest.skip(f"no IPv6 here: {error}")
+    with Deployment(disks=1, ec="2+1", host="[::1]") as deployment:
+        deployment.format().start()
+        one, two, three = deployment.nodes
+        one.client().create_bucket(Bucket=BUCKET)
+        data = body(300 * KIB, "six")
+        two.client().put_object(Bucket=BUCKET, Key="key", Body=data)
+        three.kill()
+        assert one.client().get_object(Bucket=BUCKET, Key="key")["Body"].read() == data
+        conditions = {node["name"]: node["condition"] for node in one.info()["nodes"]}
+        assert conditions.keys() == {node.name for node in deployment.nodes}
+
+
 @pytest.mark.seconds(200)
 def test_a_gateway_serves_without_disks():
     with Deployment() as deployment:

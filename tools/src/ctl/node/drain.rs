@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 
 /// Between two looks at what the node still leads.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// What takes longer than this says how far it is.
+const LONG: Duration = Duration::from_secs(2);
 /// To the beginning of the line, and away with what is there.
 const CLEAR_LINE: &[u8] = b"\r\x1b[K";
 
@@ -31,7 +33,7 @@ pub(in crate::ctl) struct DrainArgs {
     timeout: u64,
     #[command(flatten)]
     server: ServerArgs,
-    /// Print JSON, once it is done
+    /// Print JSON, once it is done; how far it is goes to standard error, a line each, where it takes long
     #[arg(long)]
     json: bool,
 }
@@ -76,7 +78,21 @@ pub(super) fn drain(
     }
     client.drain(&node)?;
     let is_watched = !args.json && io::stdout().is_terminal();
-    let waited = wait(&client, &node, Duration::from_secs(args.timeout), is_watched.then_some(&mut *out));
+    let start = Instant::now();
+    let mut shown = None;
+    let mut progress = |leads: Option<u64>, state: &str| {
+        if is_watched {
+            out.write_all(CLEAR_LINE)?;
+            write!(out, "{node} {state}")?;
+            out.flush()?;
+        } else if args.json && start.elapsed() >= LONG && shown != Some(leads) {
+            // Beside the answer, which is one document.
+            eprintln!("{}", serde_json::json!({ "node": node, "draining": true, "leads": leads }));
+            shown = Some(leads);
+        }
+        Ok(())
+    };
+    let waited = wait(&client, &node, Duration::from_secs(args.timeout), &mut progress);
     if is_watched {
         out.write_all(CLEAR_LINE)?;
     }
@@ -109,7 +125,7 @@ fn wait(
     client: &AdminClient,
     node: &str,
     limit: Duration,
-    mut progress: Option<&mut dyn Write>,
+    progress: &mut dyn FnMut(Option<u64>, &str) -> io::Result<()>,
 ) -> Result<ServerInfo, CtlError> {
     let start = Instant::now();
     loop {
@@ -134,11 +150,7 @@ fn wait(
                 limit.as_secs()
             )));
         }
-        if let Some(out) = &mut progress {
-            out.write_all(CLEAR_LINE)?;
-            write!(out, "{node} {state}")?;
-            out.flush()?;
-        }
+        progress(known.and_then(|known| known.leads), &state)?;
         std::thread::sleep(LOOK_EVERY);
     }
 }

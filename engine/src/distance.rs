@@ -9,19 +9,24 @@ use std::time::Duration;
 
 /// So many pulses are looked at.
 const PULSES: usize = 8;
-/// The quickest but these counts: busy moments are no distance, and a lucky one is no nearness. (A process that gets a
-/// hundredth of its time answers now and then at once.)
+/// Of a slow node a few are quick all the same: a process that gets a hundredth of its time answers now and then at once.
 const LUCKY: usize = 2;
-/// Far begins at so many times what the others have among themselves, and ends at half of that.
+/// Far, or slow, is what takes so many times what the others have among themselves.
 const RATIO: u32 = 8;
-/// What is below is near anyway.
-pub(crate) const NEAR: Duration = Duration::from_millis(3);
+/// Far is whose quickest pulse takes longer than this, too: busy moments are no distance. It ends at half.
+const FAR: Duration = Duration::from_millis(3);
+/// Slow is whose pulses but for the lucky ones take longer than this: a core that has much to do takes some milliseconds. It
+/// ends at a quarter.
+const SLOW: Duration = Duration::from_millis(10);
+/// What is shorter a node need not hear from others.
+pub(crate) const WORTH_TELLING: Duration = Duration::from_millis(2);
 
 /// The ways between this node and the others.
 #[derive(Debug, Default)]
 pub(crate) struct Distance {
     ways: BTreeMap<NodeIndex, Way>,
-    is_far: bool,
+    is_distant: bool,
+    is_slow: bool,
 }
 
 #[derive(Debug, Default)]
@@ -35,15 +40,15 @@ struct Way {
 }
 
 impl Way {
-    /// What this node finds, once it has looked often enough.
-    fn found(&self) -> Option<Duration> {
+    /// What this node finds, but for so many lucky pulses, once it has looked often enough.
+    fn found(&self, lucky: usize) -> Option<Duration> {
         let mut took: Vec<Duration> = self.took.iter().copied().collect();
         took.sort_unstable();
-        (took.len() == PULSES).then(|| took[LUCKY])
+        (took.len() == PULSES).then(|| took[lucky])
     }
 
     fn length(&self) -> Option<Duration> {
-        self.found().map(|found| self.found_by_other.map_or(found, |other| other.max(found)))
+        self.found(LUCKY).map(|found| self.found_by_other.map_or(found, |other| other.max(found)))
     }
 }
 
@@ -61,7 +66,7 @@ impl Distance {
 
     /// What this node finds of the way to another one.
     pub(crate) fn found(&self, node: NodeIndex) -> Option<Duration> {
-        self.ways.get(&node)?.found()
+        self.ways.get(&node)?.found(LUCKY)
     }
 
     /// What another node finds of the way to this one.
@@ -83,14 +88,18 @@ impl Distance {
 
     /// Whether this node is far from the others.
     pub(crate) fn is_far(&self) -> bool {
-        self.is_far
+        self.is_distant || self.is_slow
     }
 
     fn judge(&mut self) {
         let of_others = median(self.ways.values().filter_map(|way| way.told));
-        let (Some(own), Some(of_others)) = (self.to_most(), of_others) else { return };
-        let limit = NEAR.max(of_others * RATIO);
-        self.is_far = own > if self.is_far { limit / 2 } else { limit };
+        let quickest = median(self.ways.values().filter_map(|way| way.found(0)));
+        let (Some(quickest), Some(own), Some(of_others)) = (quickest, self.to_most(), of_others) else {
+            return;
+        };
+        let limit = |least: Duration| least.max(of_others * RATIO);
+        self.is_distant = quickest > limit(FAR) / if self.is_distant { 2 } else { 1 };
+        self.is_slow = own > limit(SLOW) / if self.is_slow { 4 } else { 1 };
     }
 }
 
@@ -144,24 +153,32 @@ mod tests {
 
     #[test]
     fn busy_moments_are_no_distance_and_lucky_ones_no_nearness() {
-        for (quick, is_far) in [(LUCKY, true), (LUCKY + 1, false)] {
+        for (took, quick, is_far) in
+            [(LONG, LUCKY, true), (LONG, LUCKY + 1, false), (SLOW * 3 / 4, 0, true), (SLOW * 3 / 4, 1, false)]
+        {
             let mut distance = Distance::default();
             for node in [1, 2] {
-                pulses(&mut distance, node, LONG, SHORT);
+                pulses(&mut distance, node, took, SHORT);
                 (0..quick).for_each(|_| distance.pulse(node, SHORT, Some(SHORT)));
             }
-            assert_eq!(distance.is_far(), is_far, "{quick} of {PULSES}");
+            assert_eq!(distance.is_far(), is_far, "{took:?}, and {quick} of {PULSES} quick");
         }
     }
 
     #[test]
-    fn far_ends_later_than_it_begins() {
+    fn it_ends_later_than_it_begins() {
         let mut distance = Distance::default();
-        let between = NEAR * 3 / 4;
-        for (took, is_far) in [(between, false), (LONG, true), (between, true), (NEAR / 3, false)] {
+        let table = [(FAR * 3 / 4, false), (LONG, true), (FAR * 3 / 4, true), (FAR / 3, false)];
+        for (took, is_far) in table {
             pulses(&mut distance, 1, took, SHORT);
             pulses(&mut distance, 2, took, SHORT);
             assert_eq!(distance.is_far(), is_far, "{took:?}");
+        }
+        for (found, is_far) in [(SLOW * 3 / 4, false), (SLOW * 2, true), (SLOW / 2, true), (SLOW / 5, false)]
+        {
+            distance.found_by(1, found);
+            distance.found_by(2, found);
+            assert_eq!(distance.is_far(), is_far, "{found:?}");
         }
     }
 

@@ -10,7 +10,7 @@
 //!   [`Request::Drain`]) are answered for all of its cores.
 
 use crate::core::Core;
-use crate::distance::{Distance, NEAR};
+use crate::distance::{Distance, WORTH_TELLING};
 use crate::exchange::CoreMessage;
 use crate::facts::Road;
 use crate::map::{DiskState, NodeIndex, NodeMap, NodeState, Place};
@@ -331,11 +331,11 @@ async fn watch(core: Rc<Core>, node: NodeIndex) {
 /// A node that is slow finds answers waiting whenever it looks: the others have to say so. One that is near again hears that, too.
 async fn tell_if_far(core: &Core, node: NodeIndex, told_far: &mut bool) {
     let found = core.distance.borrow().found(node);
-    let Some(took) = found.filter(|took| *told_far || *took > NEAR) else { return };
+    let Some(took) = found.filter(|took| *told_far || *took > WORTH_TELLING) else { return };
     let question = Request::FoundFar { by: core.map.own, took };
     // An older build declines.
     if core.nodes.ask(Place { node, core: 0 }, &question, PULSE_LIMIT).await.is_ok() {
-        *told_far = took > NEAR;
+        *told_far = took > WORTH_TELLING;
     }
 }
 

@@ -3,7 +3,9 @@ mod support;
 
 use buckets_env::Env;
 use buckets_env::sim::{LinkOptions, SimNode, SimOptions, Simulation, sweep};
-use buckets_peer::{AskError, HandshakeError, HealthState, Identity, Limits, Peer, PeerOptions, Secret};
+use buckets_peer::{
+    AskError, HandshakeError, HealthState, Identity, Limits, Peer, PeerOptions, PeerServer, Secret,
+};
 use buckets_ring::id::DeploymentId;
 use bytes::Bytes;
 use futures::future::join_all;
@@ -12,13 +14,40 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
-use support::{PORT, bytes_of, identity, peer, serve, text, with_payload};
+use support::{Heard, PORT, bytes_of, identity, peer, serve, text, with_payload};
 
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 
 fn nodes(simulation: &Simulation) -> (SimNode, SimNode) {
     (simulation.node("client"), simulation.node("server"))
+}
+
+/// A node that serves on some cores, and one that asks; both with the usual options.
+struct Pair {
+    simulation: Simulation,
+    client: SimNode,
+    server: SimNode,
+    servers: Vec<PeerServer>,
+    heard: Vec<Rc<Heard>>,
+}
+
+impl Pair {
+    fn new(seed: u64, cores: u16) -> Pair {
+        let simulation = Simulation::new(seed);
+        let (client, server) = nodes(&simulation);
+        let (servers, heard) = serve(&server, identity(2, cores), &PeerOptions::default());
+        Pair { simulation, client, server, servers, heard }
+    }
+
+    /// Asks a core of the server's, from the client's node.
+    fn ask<T>(&self, core: u16, work: impl AsyncFnOnce(Env, Peer) -> T) -> T {
+        let asked = self.client.run(0, async |env: Env| {
+            let peer = peer(&env, identity(1, 1), &self.server, core, &PeerOptions::default());
+            work(env, peer).await
+        });
+        asked.unwrap()
+    }
 }
 
 fn slow_link() -> LinkOptions {
@@ -60,28 +89,22 @@ fn a_question_reaches_the_core_it_is_for_and_its_payload_comes_back_in_its_piece
 #[test]
 fn questions_overtake_each_other_over_a_slow_link() {
     sweep(0..10, |seed| {
-        let simulation = Simulation::new(seed);
-        let (client, server) = nodes(&simulation);
-        simulation.set_link(&client, &server, slow_link());
-        simulation.set_link(&server, &client, slow_link());
-        let options = PeerOptions::default();
-        serve(&server, identity(2, 2), &options);
-        let took = client
-            .run(0, async |env: Env| {
-                let peer = peer(&env, identity(1, 1), &server, 1, &options);
-                peer.request(text("first"), 10 * SECOND).await.unwrap();
-                let start = env.now();
-                let questions = (0..200).map(|number| {
-                    let (peer, question) = (peer.clone(), text(&format!("wait {} {number}", number % 50)));
-                    async move {
-                        let answer = peer.request(question.clone(), 10 * SECOND).await.unwrap();
-                        assert_eq!(answer.head, question.head);
-                    }
-                });
-                join_all(questions).await;
-                env.now().since(start)
-            })
-            .unwrap();
+        let pair = Pair::new(seed, 2);
+        pair.simulation.set_link(&pair.client, &pair.server, slow_link());
+        pair.simulation.set_link(&pair.server, &pair.client, slow_link());
+        let took = pair.ask(1, async |env, peer| {
+            peer.request(text("first"), 10 * SECOND).await.unwrap();
+            let start = env.now();
+            let questions = (0..200).map(|number| {
+                let (peer, question) = (peer.clone(), text(&format!("wait {} {number}", number % 50)));
+                async move {
+                    let answer = peer.request(question.clone(), 10 * SECOND).await.unwrap();
+                    assert_eq!(answer.head, question.head);
+                }
+            });
+            join_all(questions).await;
+            env.now().since(start)
+        });
         // One after the other they would take 200 round trips.
         assert!(took < SECOND, "{took:?}");
     });
@@ -89,25 +112,19 @@ fn questions_overtake_each_other_over_a_slow_link() {
 
 #[test]
 fn messages_arrive_in_order() {
-    let simulation = Simulation::new(1);
-    let (client, server) = nodes(&simulation);
-    let options = PeerOptions::default();
-    let (_, heard) = serve(&server, identity(2, 1), &options);
-    client
-        .run(0, async |env: Env| {
-            let peer = peer(&env, identity(1, 1), &server, 0, &options);
-            // There is no connection yet: it is lost.
-            assert_eq!(peer.send(text("lost")), Err(AskError::Unreachable));
-            env.sleep(SECOND).await;
-            for number in 0..1000 {
-                peer.send(text(&number.to_string())).unwrap();
-            }
-            env.sleep(SECOND).await;
-            assert_eq!(peer.counts().dropped_unconnected, 1);
-        })
-        .unwrap();
+    let pair = Pair::new(1, 1);
+    pair.ask(0, async |env, peer| {
+        // There is no connection yet: it is lost.
+        assert_eq!(peer.send(text("lost")), Err(AskError::Unreachable));
+        env.sleep(SECOND).await;
+        for number in 0..1000 {
+            peer.send(text(&number.to_string())).unwrap();
+        }
+        env.sleep(SECOND).await;
+        assert_eq!(peer.counts().dropped_unconnected, 1);
+    });
     let expected: Vec<Bytes> = (0..1000).map(|number| Bytes::from(number.to_string())).collect();
-    assert_eq!(*heard[0].told.borrow(), expected);
+    assert_eq!(*pair.heard[0].told.borrow(), expected);
 }
 
 /// Questions, and what became of them.
@@ -200,131 +217,105 @@ fn whatever_happens_an_outcome_says_the_truth() {
 
 #[test]
 fn a_question_ends_at_its_deadline_and_a_late_answer_is_dropped() {
-    let simulation = Simulation::new(1);
-    let (client, server) = nodes(&simulation);
-    let options = PeerOptions::default();
-    serve(&server, identity(2, 1), &options);
-    client
-        .run(0, async |env: Env| {
-            let peer = peer(&env, identity(1, 1), &server, 0, &options);
-            peer.request(text("first"), SECOND).await.unwrap();
-            // The one that comes later has less time.
-            let patient = peer.request(text("wait 3000 a"), 5 * SECOND);
-            let hasty = async {
-                env.sleep(10 * MS).await;
-                let start = env.now();
-                let outcome = peer.request(text("wait 2000 b"), 100 * MS).await.map(drop);
-                assert_eq!(outcome, Err(AskError::Unknown));
-                let took = env.now().since(start);
-                assert!(took >= 100 * MS && took < 110 * MS, "{took:?}");
-            };
-            let (patient, ()) = futures::future::join(patient, hasty).await;
-            assert!(patient.is_ok());
-            let counts = peer.counts().connection;
-            assert_eq!((counts.late_answers, counts.unknown, counts.answered), (1, 1, 2));
-            // What nobody waits for any more is forgotten.
-            assert!(env.timeout(10 * MS, peer.request(text("wait 500 c"), SECOND)).await.is_none());
-            assert_eq!(peer.request(text("refuse"), SECOND).await.map(drop), Err(AskError::Overloaded));
-        })
-        .unwrap();
+    Pair::new(1, 1).ask(0, async |env, peer| {
+        peer.request(text("first"), SECOND).await.unwrap();
+        // The one that comes later has less time.
+        let patient = peer.request(text("wait 3000 a"), 5 * SECOND);
+        let hasty = async {
+            env.sleep(10 * MS).await;
+            let start = env.now();
+            let outcome = peer.request(text("wait 2000 b"), 100 * MS).await.map(drop);
+            assert_eq!(outcome, Err(AskError::Unknown));
+            let took = env.now().since(start);
+            assert!(took >= 100 * MS && took < 110 * MS, "{took:?}");
+        };
+        let (patient, ()) = futures::future::join(patient, hasty).await;
+        assert!(patient.is_ok());
+        let counts = peer.counts().connection;
+        assert_eq!((counts.late_answers, counts.unknown, counts.answered), (1, 1, 2));
+        // What nobody waits for any more is forgotten.
+        assert!(env.timeout(10 * MS, peer.request(text("wait 500 c"), SECOND)).await.is_none());
+        assert_eq!(peer.request(text("refuse"), SECOND).await.map(drop), Err(AskError::Overloaded));
+    });
 }
 
 #[test]
 fn a_lost_connection_ends_questions_and_is_made_again() {
     sweep(0..10, |seed| {
-        let simulation = Simulation::new(seed);
-        let (client, server) = nodes(&simulation);
-        let options = PeerOptions::default();
-        serve(&server, identity(2, 2), &options);
-        client
-            .run(0, async |env: Env| {
-                let peer = peer(&env, identity(1, 1), &server, 1, &options);
-                for life in 1..=3 {
-                    peer.request(text("hello"), 5 * SECOND).await.unwrap();
-                    let lost = peer.request(text("wait 60000"), 60 * SECOND);
-                    let kill = async {
-                        env.sleep(50 * MS).await;
-                        server.kill();
-                    };
-                    let start = env.now();
-                    let (lost, ()) = futures::future::join(lost, kill).await;
-                    assert_eq!(lost.map(drop), Err(AskError::Unknown));
-                    assert!(env.now().since(start) < SECOND);
-                    env.sleep(100 * MS).await;
-                    let refused = peer.request(text("nobody is there"), SECOND).await.map(drop);
-                    assert_eq!(refused, Err(AskError::Unreachable));
-                    serve(&server, identity(2, 2), &options);
-                    env.sleep(3 * SECOND).await;
-                    assert_eq!(peer.counts().connected, life + 1);
-                }
-                assert_eq!(peer.counts().lost, 3);
-            })
-            .unwrap();
+        let pair = Pair::new(seed, 2);
+        pair.ask(1, async |env, peer| {
+            for life in 1..=3 {
+                peer.request(text("hello"), 5 * SECOND).await.unwrap();
+                let lost = peer.request(text("wait 60000"), 60 * SECOND);
+                let kill = async {
+                    env.sleep(50 * MS).await;
+                    pair.server.kill();
+                };
+                let start = env.now();
+                let (lost, ()) = futures::future::join(lost, kill).await;
+                assert_eq!(lost.map(drop), Err(AskError::Unknown));
+                assert!(env.now().since(start) < SECOND);
+                env.sleep(100 * MS).await;
+                let refused = peer.request(text("nobody is there"), SECOND).await.map(drop);
+                assert_eq!(refused, Err(AskError::Unreachable));
+                serve(&pair.server, identity(2, 2), &PeerOptions::default());
+                env.sleep(3 * SECOND).await;
+                assert_eq!(peer.counts().connected, life + 1);
+            }
+            assert_eq!(peer.counts().lost, 3);
+        });
     });
 }
 
 #[test]
 fn a_cut_in_either_direction_makes_a_peer_suspect_then_down_and_healing_up() {
     for direction in 0..2 {
-        let simulation = Simulation::new(direction);
-        let (client, server) = nodes(&simulation);
-        let options = PeerOptions::default();
-        serve(&server, identity(2, 1), &options);
-        client
-            .run(0, async |env: Env| {
-                let simulation = &simulation;
-                let peer = peer(&env, identity(1, 1), &server, 0, &options);
-                peer.request(text("hello"), SECOND).await.unwrap();
-                assert_eq!(peer.health(), HealthState::Up);
-                match direction {
-                    0 => simulation.cut(&client, &server),
-                    _ => simulation.cut(&server, &client),
-                }
-                let outcome = peer.request(text("into the cut"), 2 * SECOND).await.map(drop);
-                assert_eq!(outcome, Err(AskError::Unknown));
-                env.sleep(2 * SECOND).await;
-                assert_eq!(peer.health(), HealthState::Suspect);
-                env.sleep(5 * SECOND).await;
-                assert_eq!(peer.health(), HealthState::Down);
-                env.sleep(60 * SECOND).await;
-                assert_eq!(peer.health(), HealthState::Down);
-                let start = env.now();
-                assert!(peer.request(text("no way"), 20 * SECOND).await.is_err());
-                assert!(env.now().since(start) < 10 * SECOND);
-                simulation.heal_all();
-                env.sleep(10 * SECOND).await;
-                assert_eq!(peer.health(), HealthState::Up);
-                peer.request(text("again"), SECOND).await.unwrap();
-            })
-            .unwrap();
+        let pair = Pair::new(direction, 1);
+        pair.ask(0, async |env, peer| {
+            peer.request(text("hello"), SECOND).await.unwrap();
+            assert_eq!(peer.health(), HealthState::Up);
+            match direction {
+                0 => pair.simulation.cut(&pair.client, &pair.server),
+                _ => pair.simulation.cut(&pair.server, &pair.client),
+            }
+            let outcome = peer.request(text("into the cut"), 2 * SECOND).await.map(drop);
+            assert_eq!(outcome, Err(AskError::Unknown));
+            env.sleep(2 * SECOND).await;
+            assert_eq!(peer.health(), HealthState::Suspect);
+            env.sleep(5 * SECOND).await;
+            assert_eq!(peer.health(), HealthState::Down);
+            env.sleep(60 * SECOND).await;
+            assert_eq!(peer.health(), HealthState::Down);
+            let start = env.now();
+            assert!(peer.request(text("no way"), 20 * SECOND).await.is_err());
+            assert!(env.now().since(start) < 10 * SECOND);
+            pair.simulation.heal_all();
+            env.sleep(10 * SECOND).await;
+            assert_eq!(peer.health(), HealthState::Up);
+            peer.request(text("again"), SECOND).await.unwrap();
+        });
     }
 }
 
 #[test]
 fn a_peer_that_becomes_late_is_slow_not_dead() {
-    let simulation = Simulation::new(1);
-    let (client, server) = nodes(&simulation);
-    let options = PeerOptions::default();
-    serve(&server, identity(2, 1), &options);
-    client
-        .run(0, async |env: Env| {
-            let peer = peer(&env, identity(1, 1), &server, 0, &options);
-            peer.connect();
-            env.sleep(5 * SECOND).await;
-            assert!(peer.round_trip().unwrap() < 2 * MS);
-            let late = LinkOptions { delay: 400 * MS..600 * MS, loss_per_million: 0 };
-            simulation.set_link(&server, &client, late);
-            env.sleep(5 * SECOND).await;
-            for _ in 0..50 {
-                assert_eq!(peer.health(), HealthState::Slow);
-                peer.request(text("late"), 5 * SECOND).await.unwrap();
-            }
-            assert!(peer.round_trip().unwrap() > 200 * MS);
-            simulation.set_link(&server, &client, LinkOptions { delay: MS / 10..MS, loss_per_million: 0 });
-            env.sleep(30 * SECOND).await;
-            assert_eq!((peer.health(), peer.counts().lost), (HealthState::Up, 0));
-        })
-        .unwrap();
+    let pair = Pair::new(1, 1);
+    pair.ask(0, async |env, peer| {
+        peer.connect();
+        env.sleep(5 * SECOND).await;
+        assert!(peer.round_trip().unwrap() < 2 * MS);
+        let link = |delay| LinkOptions { delay, loss_per_million: 0 };
+        pair.simulation.set_link(&pair.server, &pair.client, link(400 * MS..600 * MS));
+        env.sleep(5 * SECOND).await;
+        for _ in 0..50 {
+            assert_eq!(peer.health(), HealthState::Slow);
+            peer.request(text("late"), 5 * SECOND).await.unwrap();
+        }
+        assert!(peer.round_trip().unwrap() > 200 * MS);
+        pair.simulation.set_link(&pair.server, &pair.client, link(MS / 10..MS));
+        env.sleep(30 * SECOND).await;
+        assert_eq!((peer.health(), peer.counts().lost), (HealthState::Up, 0));
+    });
 }
 
 #[test]
@@ -489,22 +480,16 @@ fn a_peer_whose_power_failed_is_given_up() {
 
 #[test]
 fn the_last_handle_ends_the_connection() {
-    let simulation = Simulation::new(1);
-    let (client, server) = nodes(&simulation);
-    let options = PeerOptions::default();
-    let (servers, _) = serve(&server, identity(2, 1), &options);
-    client
-        .run(0, async |env: Env| {
-            let peer = peer(&env, identity(1, 1), &server, 0, &options);
-            peer.clone().request(text("hello"), SECOND).await.unwrap();
-            env.sleep(SECOND).await;
-            assert_eq!(servers[0].counts().connected, 1);
-            drop(peer);
-            env.sleep(SECOND).await;
-            assert_eq!(servers[0].counts().connected, 0);
-        })
-        .unwrap();
-    assert_eq!(client.task_count(), 0);
+    let pair = Pair::new(1, 1);
+    pair.ask(0, async |env, peer| {
+        peer.clone().request(text("hello"), SECOND).await.unwrap();
+        env.sleep(SECOND).await;
+        assert_eq!(pair.servers[0].counts().connected, 1);
+        drop(peer);
+        env.sleep(SECOND).await;
+        assert_eq!(pair.servers[0].counts().connected, 0);
+    });
+    assert_eq!(pair.client.task_count(), 0);
 }
 
 #[test]

@@ -129,7 +129,7 @@ pub(crate) struct Core {
     leaders: RefCell<BTreeMap<GroupId, Leadership>>,
     codecs: RefCell<BTreeMap<Coding, Rc<Codec>>>,
     reading: RefCell<BTreeMap<ObjectId, usize>>,
-    /// Blocks of which a gateway fetched from this core.
+    /// Parts of which gateways fetched blocks from this core.
     pub(crate) guest_reads: GuestReads,
     /// Chunks that are not whole, by part, whose partitions have been told.
     suspected: RefCell<BTreeMap<ObjectId, u32>>,

@@ -35,8 +35,11 @@ struct Way {
     took: VecDeque<Duration>,
     /// What the other node has to most others.
     told: Option<Duration>,
-    /// What the other node finds of this way: longer than what this one does where this one is slow.
+    /// What the other node finds of this way: longer than what this one does where this one is slow. It tells that again
+    /// with each pulse, as long as it is worth telling.
     found_by_other: Option<Duration>,
+    /// Pulses since it did.
+    untold: usize,
 }
 
 impl Way {
@@ -61,6 +64,10 @@ impl Distance {
         }
         way.took.push_back(took);
         way.told = told;
+        way.untold += 1;
+        if way.untold > PULSES {
+            way.found_by_other = None;
+        }
         self.judge();
     }
 
@@ -71,7 +78,8 @@ impl Distance {
 
     /// What another node finds of the way to this one.
     pub(crate) fn found_by(&mut self, node: NodeIndex, took: Duration) {
-        self.ways.entry(node).or_default().found_by_other = Some(took);
+        let way = self.ways.entry(node).or_default();
+        (way.found_by_other, way.untold) = (Some(took), 0);
         self.judge();
     }
 
@@ -198,7 +206,10 @@ mod tests {
         of_quick.found_by(1, SHORT);
         of_quick.found_by(2, SHORT);
         assert_eq!((of_quick.is_far(), of_quick.to_most()), (false, Some(SHORT)));
-        of_slow.found_by(1, SHORT);
+        // They fall silent when it is not worth telling any more.
+        pulses(&mut of_slow, 1, SHORT, SHORT);
+        assert!(of_slow.is_far());
+        of_slow.pulse(1, SHORT, Some(SHORT));
         assert!(!of_slow.is_far());
     }
 }

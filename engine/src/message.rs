@@ -106,7 +106,7 @@ pub enum Request {
     InUse(Vec<ObjectId>),
     /// How the node is: what every node asks every other one again and again.
     Pulse,
-    /// What the asker finds of the way here, which is long, or was.
+    /// What the asker finds of the way here, as long as that is long.
     FoundFar {
         /// Who asks.
         by: NodeIndex,

@@ -301,7 +301,6 @@ pub(crate) fn pulse(core: &Core) -> Pulse {
 async fn watch(core: Rc<Core>, node: NodeIndex) {
     let to = Place { node, core: 0 };
     let mut heard = core.env.now();
-    let mut told_far = false;
     for turn in 0.. {
         let asked = core.env.now();
         let answer = core.nodes.ask(to, &Request::Pulse, PULSE_LIMIT).await;
@@ -311,7 +310,7 @@ async fn watch(core: Rc<Core>, node: NodeIndex) {
                 heard = now;
                 core.note_distance(|distance| distance.pulse(node, now.since(asked), pulse.to_most));
                 take_pulse(&core, node, *pulse).await;
-                tell_if_far(&core, node, &mut told_far).await;
+                tell_if_far(&core, node).await;
             }
             Err(Refusal::Overloaded) => heard = now,
             other => {
@@ -328,14 +327,14 @@ async fn watch(core: Rc<Core>, node: NodeIndex) {
     }
 }
 
-/// A node that is slow finds answers waiting whenever it looks: the others have to say so. One that is near again hears that, too.
-async fn tell_if_far(core: &Core, node: NodeIndex, told_far: &mut bool) {
+/// A node that is slow finds answers waiting whenever it looks: the others have to say so.
+async fn tell_if_far(core: &Core, node: NodeIndex) {
     let found = core.distance.borrow().found(node);
-    let Some(took) = found.filter(|took| *told_far || *took > WORTH_TELLING) else { return };
+    let Some(took) = found.filter(|took| *took > WORTH_TELLING) else { return };
     let question = Request::FoundFar { by: core.map.own, took };
-    // An older build declines.
-    if core.nodes.ask(Place { node, core: 0 }, &question, PULSE_LIMIT).await.is_ok() {
-        *told_far = took > WORTH_TELLING;
+    if let Err(refusal) = core.nodes.ask(Place { node, core: 0 }, &question, PULSE_LIMIT).await {
+        // An older build declines.
+        tracing::debug!(node = core.map.node(node).name, %refusal, "a node does not hear that it is far");
     }
 }
 

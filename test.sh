@@ -23,7 +23,14 @@ logs="$target/test-logs"
 mkdir -p "$logs"
 passed=0
 failed=0
+: >"$logs/failed"
 began=$(date +%s)
+
+# fail WHAT: one more that failed; the last lines of all name it again.
+fail() {
+    failed=$((failed + 1))
+    printf 'FAILED: %s\n' "$1" | tee -a "$logs/failed" >&2
+}
 
 # check NAME COMMAND...: one more that passed or failed.
 check() {
@@ -33,8 +40,7 @@ check() {
     if "$@"; then
         passed=$((passed + 1))
     else
-        failed=$((failed + 1))
-        printf 'FAILED: %s\n' "$name" >&2
+        fail "$name"
     fi
 }
 
@@ -76,6 +82,10 @@ make_room() {
 }
 
 finish() {
+    if [ -s "$logs/failed" ]; then
+        printf '\n'
+        cat "$logs/failed"
+    fi
     printf '\ntook %d s\n%d passed, %d failed\n' "$(($(date +%s) - began))" "$passed" "$failed"
     [ "$failed" -eq 0 ]
     exit $?
@@ -92,9 +102,10 @@ rust_checks() {
     counted=$(awk '/^test result:/ { passed += $4; failed += $6 } END { printf "%d %d", passed, failed }' "$logs/cargo-test.log")
     passed=$((passed + ${counted% *}))
     failed=$((failed + ${counted#* }))
+    sed -n 's/^test \(.*\) \.\.\. FAILED$/FAILED: cargo test \1/p' "$logs/cargo-test.log" >>"$logs/failed"
     if [ "$status" -ne 0 ] && [ "${counted#* }" -eq 0 ]; then
         # It did not build, or a test binary died before its result line.
-        failed=$((failed + 1))
+        fail "cargo test, see $logs/cargo-test.log"
     fi
 
     check "1,000 seeds of a node that crashes at any write or flush" env BUCKETS_SIM_SEEDS=1000 "BUCKETS_SIM_THREADS=$(nproc)" \
@@ -112,7 +123,7 @@ e2e_checks() {
     make_room
     say "building the release binaries"
     if ! cargo build --release --locked --package buckets-tools; then
-        failed=$((failed + 1))
+        fail "the release build"
         return
     fi
     venv="$target/e2e-venv"
@@ -122,7 +133,7 @@ e2e_checks() {
         if ! { python3 -m venv "$venv" &&
             "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -r tools/tests/e2e/requirements.txt &&
             cp tools/tests/e2e/requirements.txt "$venv/installed.txt"; }; then
-            failed=$((failed + 1))
+            fail "the installation of the S3 clients"
             return
         fi
     fi
@@ -146,7 +157,7 @@ PYTHON
     passed=$((passed + ${counted% *}))
     failed=$((failed + ${counted#* }))
     if [ "$status" -ne 0 ] && [ "${counted#* }" -eq 0 ]; then
-        failed=$((failed + 1))
+        fail "pytest, see $logs/e2e.log"
     fi
 }
 

@@ -1,4 +1,6 @@
 //! Peers and servers over simulated links.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod support;
 
 use buckets_env::Env;

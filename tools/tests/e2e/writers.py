@@ -105,6 +105,7 @@ class Endpoint:
 
     def __init__(self, server):
         self.host, self.port = server.host, server.port
+        self.seconds_ahead = server.seconds_ahead
         self.access_key, self.secret_key = server.access_key, server.secret_key
 
 

@@ -31,7 +31,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -204,7 +204,7 @@ pub async fn start(env: Env, setup: CoreSetup) -> io::Result<Store> {
     let cache_bytes = options.cache_bytes / cores.len();
     let nodes = Nodes::new(&env, &map, number, network.as_ref());
     let exchange = Exchange::new(env.clone(), number, cores);
-    let link = Rc::new(GroupLink { core: RefCell::new(None) });
+    let link = Rc::new(GroupLink { core: RefCell::default() });
     let host = GroupHost::new(env.clone(), buckets_meta::Options::default(), link.clone());
     let noted = link.clone();
     host.vote_again_once(move |disk| noted.is_noted(disk));
@@ -226,7 +226,7 @@ pub async fn start(env: Env, setup: CoreSetup) -> io::Result<Store> {
         cache_bytes: cache_bytes - cache_bytes / 4 - cache_bytes / 8,
         locations,
     });
-    *link.core.borrow_mut() = Some(core.clone());
+    *link.core.borrow_mut() = Rc::downgrade(&core);
     env.spawn(serve_messages(core.clone(), messages));
     follow_leaders(&core);
     core.host.run();
@@ -284,22 +284,22 @@ fn own_disks(core: &Core) -> impl Iterator<Item = DiskIndex> + '_ {
     core.map.disks_of(core.map.own).map(|(index, _)| index).filter(|index| core.owns(*index))
 }
 
-/// Carries Raft messages to the core that owns the receiving replica's disk.
+/// Carries Raft messages to the core that owns the receiving replica's disk. The core holds the host, and that the link.
 struct GroupLink {
-    core: RefCell<Option<Rc<Core>>>,
+    core: RefCell<Weak<Core>>,
 }
 
 impl GroupLink {
     /// Whether it stands on a disk that it was emptied.
     fn is_noted(&self, disk: DiskUuid) -> bool {
-        let Some(core) = self.core.borrow().clone() else { return false };
+        let Some(core) = self.core.borrow().upgrade() else { return false };
         core.map.disk_of(disk).is_some_and(|index| core.emptied.borrow().contains(&index))
     }
 }
 
 impl Transport for GroupLink {
     fn send(&self, message: GroupMessage) {
-        let Some(core) = self.core.borrow().clone() else { return };
+        let Some(core) = self.core.borrow().upgrade() else { return };
         let Some(disk) = core.map.disk_of(message.to) else { return };
         let Some(to) = core.map.place_of(disk) else { return };
         // Lossy: Raft sends again what got lost.
@@ -333,9 +333,9 @@ async fn serve_messages(core: Rc<Core>, messages: CoreReceiver<CoreMessage>) {
 
 /// Tells every core when a group has a new leader here, and does what a new leader has to do first.
 fn follow_leaders(core: &Rc<Core>) {
-    let watching = core.clone();
+    let watching = Rc::downgrade(core);
     core.host.on_leader_change(move |LeaderChange { group, term, leader }| {
-        let core = &watching;
+        let Some(core) = watching.upgrade() else { return };
         let Some(disk) = leader.and_then(|uuid| core.map.disk_of(uuid)) else { return };
         let leadership = Leadership { group, disk, term };
         let is_news = core.learn_leader(leadership);

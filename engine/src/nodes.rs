@@ -29,7 +29,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -215,7 +215,7 @@ pub(crate) fn start(core: &Rc<Core>, setup: NetworkSetup) -> io::Result<Option<P
         Some(address) => {
             let listener = core.env.listen(address)?;
             let (env, number) = (&core.env, core.number as u16);
-            let service = Rc::new(ServeNodes { core: core.clone() });
+            let service = Rc::new(ServeNodes { core: Rc::downgrade(core) });
             Some(PeerServer::start(env, number, identity, listener, door, service, network.options))
         }
         None => None,
@@ -228,9 +228,9 @@ pub(crate) fn start(core: &Rc<Core>, setup: NetworkSetup) -> io::Result<Option<P
     Ok(server)
 }
 
-/// Serves the questions of other nodes for one core.
+/// Serves the questions of other nodes for one core, which holds the server.
 struct ServeNodes {
-    core: Rc<Core>,
+    core: Weak<Core>,
 }
 
 impl Service for ServeNodes {
@@ -240,7 +240,7 @@ impl Service for ServeNodes {
         message: Message,
         _deadline: Option<Instant>,
     ) -> LocalBoxFuture<'static, Option<Message>> {
-        let core = self.core.clone();
+        let Some(core) = self.core.upgrade() else { return async { None }.boxed_local() };
         let request = match wire::decode_request(message) {
             Ok(request) => request,
             Err(error) => {
@@ -258,9 +258,10 @@ impl Service for ServeNodes {
     }
 
     fn take(&self, from: Remote, message: Message) {
+        let Some(core) = self.core.upgrade() else { return };
         match wire::decode_notice(message) {
             Ok(Notice::Groups(messages)) => {
-                messages.into_iter().for_each(|message| self.core.host.deliver(message));
+                messages.into_iter().for_each(|message| core.host.deliver(message));
             }
             Err(error) => {
                 tracing::error!(node = %from.node, %error, "a notice of another node cannot be read")

@@ -43,6 +43,8 @@ fn whatever_nodes_do_an_order_explains_the_answers() {
         });
         done.unwrap();
         world.history.borrow().check();
+        drop((world, operator));
+        assert_eq!(simulation.end(), 0, "cores that ended hold themselves");
     });
 }
 

@@ -34,6 +34,8 @@ fn run(seed: u64, plan: Plan, drive: impl AsyncFnOnce(&Simulation, &Nodes, Env))
     nodes.start_all();
     let operator = simulation.node("operator");
     operator.run(0, async |env: Env| drive(&simulation, &nodes, env).await).unwrap();
+    drop((nodes, operator));
+    assert_eq!(simulation.end(), 0, "cores that ended hold themselves");
 }
 
 /// The first node's store, with a bucket.

@@ -102,6 +102,9 @@ class Clients:
         tries = 0
         while tries < self.tries:
             nodes = [node for node in self.deployment.nodes if node not in self.away]
+            if not nodes:
+                time.sleep(0.05)
+                continue
             node = draw.choice(nodes)
             try:
                 with Wire(node, timeout=20) as wire:

@@ -4,8 +4,6 @@ import os
 import random
 import signal
 import socket
-import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from email.utils import parsedate_to_datetime
@@ -18,6 +16,7 @@ from clients import BUCKET as BUCKET_OF_CLIENTS
 from clients import Clients
 from deployment import Deployment, NetworkedDeployment
 from latencies import latencies, percentiles, told
+from throttle import throttled
 from wire import Wire
 
 BUCKET = "nodes"
@@ -117,21 +116,6 @@ def test_a_node_that_hangs_is_not_waited_for():
         clients.check()
 
 
-# Runs a process for a moment now and then: its id, and seconds on and off.
-THROTTLE = """
-import os, signal, sys, time
-pid, on, off = int(sys.argv[1]), float(sys.argv[2]), float(sys.argv[3])
-try:
-    while True:
-        os.kill(pid, signal.SIGSTOP)
-        time.sleep(off)
-        os.kill(pid, signal.SIGCONT)
-        time.sleep(on)
-except ProcessLookupError:
-    pass
-"""
-
-
 @pytest.mark.seconds(300)
 def test_a_node_that_gets_a_hundredth_of_its_time_is_hardly_felt():
     """By clients of the others, from a few seconds on."""
@@ -163,18 +147,13 @@ def test_a_node_that_gets_a_hundredth_of_its_time_is_hardly_felt():
             return next(node for node in asked.info()["nodes"] if node["name"] == slow.name)
 
         before = measure("all nodes well")
-        throttle = subprocess.Popen([sys.executable, "-c", THROTTLE, str(slow.process.pid), "0.001", "0.099"])
-        try:
+        with throttled(slow.process.pid, on=0.001, off=0.099):
             deadline = time.monotonic() + 60
             while (shown := info())["leads"] or not shown["slow"]:
                 assert time.monotonic() < deadline, shown
                 time.sleep(0.5)
             measure("one gets a hundredth of its time, being found out")
             during = measure("one gets a hundredth of its time")
-        finally:
-            throttle.kill()
-            throttle.wait()
-            os.kill(slow.process.pid, signal.SIGCONT)
         for (action, size), took in during.items():
             usual = before[action, size]
             assert took[50] < 2 * usual[50] + 0.02 and took[99] < 2 * usual[99] + 0.05, (action, size, usual, took)

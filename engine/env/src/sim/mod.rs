@@ -161,6 +161,13 @@ impl Simulation {
     pub fn events(&self) -> u64 {
         self.world.events()
     }
+
+    /// Ends it and says how many handles on it are left: those of the test, and of values that hold each other in a
+    /// circle, which nobody frees any more.
+    pub fn end(self) -> usize {
+        self.world.end();
+        Rc::strong_count(&self.world) - 1
+    }
 }
 
 impl Drop for Simulation {

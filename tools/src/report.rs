@@ -100,6 +100,10 @@ fn server_info(status: &NodeStatus) -> ServerInfo {
     if is_damaged || repairs.parts_to_repair > 0 {
         // Damage was read around, but that all of it is repaired is not known.
         sets.iter_mut().for_each(|set| set.verdict = set.verdict.max(Verdict::Degraded));
+    } else if repairs.nodes_unknown == 0 {
+        // How many objects have chunks on a disk that is not well is not counted.
+        let are_well = |set: &&mut SetInfo| set.disks.iter().all(|disk| disk.condition == DiskCondition::Ok);
+        sets.iter_mut().filter(are_well).for_each(|set| set.degraded_objects = Some(0));
     }
     ServerInfo {
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -433,8 +437,10 @@ mod tests {
     fn disks_of_a_node_that_does_not_answer_are_missing() {
         let well = server_info(&status(NodeState::Up, Some(Facts::default())));
         assert_eq!((well.verdict, well.sets[0].failures_tolerated), (Verdict::Safe, Some(2)));
+        assert_eq!(well.sets[0].degraded_objects, Some(0));
         let lost = server_info(&status(NodeState::Unreachable, None));
         assert_eq!((lost.verdict, lost.sets[0].failures_tolerated), (Verdict::AtRisk, Some(0)));
+        assert_eq!(lost.sets[0].degraded_objects, None);
         let disk = &lost.sets[0].disks[1];
         assert_eq!((disk.condition, disk.node.as_deref()), (DiskCondition::Missing, Some("n2:9100")));
         assert_eq!((disk.total_bytes, disk.reason.as_deref()), (None, Some("its node does not answer")));
@@ -450,10 +456,11 @@ mod tests {
         let waiting = server_info(&status(NodeState::Up, Some(repairing(3))));
         let repairs = waiting.repairs.unwrap();
         assert_eq!((repairs.parts_to_repair, repairs.nodes_unknown), (3, 0));
-        assert_eq!(waiting.verdict, Verdict::Degraded);
+        assert_eq!((waiting.verdict, waiting.sets[0].degraded_objects), (Verdict::Degraded, None));
         let done = server_info(&status(NodeState::Up, Some(repairing(0))));
         assert_eq!((done.verdict, done.damage.repaired_chunks), (Verdict::Safe, 4));
-        assert_eq!(server_info(&status(NodeState::Up, None)).repairs.unwrap().nodes_unknown, 1);
+        let untold = server_info(&status(NodeState::Up, None));
+        assert_eq!((untold.repairs.unwrap().nodes_unknown, untold.sets[0].degraded_objects), (1, None));
     }
 
     #[test]

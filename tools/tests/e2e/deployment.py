@@ -1,7 +1,6 @@
 """Several nodes of one deployment on loopback ports, each a bucketsd of its own."""
 
 import os
-import pathlib
 import re
 import shutil
 import subprocess
@@ -110,7 +109,8 @@ class Deployment:
     def end(self):
         for node in self.nodes:
             node.end()
-        shutil.rmtree(pathlib.Path(self.directory), ignore_errors=True)
+        if not os.environ.get("BUCKETS_E2E_KEEP"):
+            shutil.rmtree(self.directory, ignore_errors=True)
 
     def __enter__(self):
         return self

@@ -11,6 +11,7 @@ use crate::node_loss;
 use crate::verdict::Exit;
 use buckets_ring::Coding;
 use serde::Serialize;
+use std::fs;
 use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -202,7 +203,10 @@ fn write_started(
     writeln!(out, "  export AWS_ACCESS_KEY_ID={access_key} AWS_SECRET_ACCESS_KEY={secret_key}")?;
     writeln!(out, "  export AWS_DEFAULT_REGION={} AWS_ENDPOINT_URL={first}", started.region)?;
     writeln!(out, "  aws s3 mb s3://photos && aws s3 cp README.md s3://photos/ && aws s3 ls s3://photos/")?;
-    writeln!(out, "Then: bucketsctl local status | kill 1 | restart 1 | stop | remove")
+    let is_default = fs::canonicalize(DIRECTORY_DEFAULT).is_ok_and(|default| default == cluster.directory);
+    let which =
+        if is_default { String::new() } else { format!(", each with --dir {}", cluster.directory.display()) };
+    writeln!(out, "Then{which}: bucketsctl local status | kill 1 | restart 1 | stop | remove")
 }
 
 fn status(args: StatusArgs, out: &mut dyn Write) -> Result<Exit, CtlError> {

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Six nodes under load for as long as you like, with one trouble after the other, one node at a time; ends at the first wrong answer.
+"""Nodes under load for as long as you like, with one trouble after the other, one node at a time; ends at the first wrong answer.
 
     ./test.sh e2e                                                          # once: builds the binaries and the venv
-    target/e2e-venv/bin/python tools/tests/soak_nodes.py                   # ten minutes
+    target/e2e-venv/bin/python tools/tests/soak_nodes.py                   # six nodes, ten minutes
+    target/e2e-venv/bin/python tools/tests/soak_nodes.py --nodes 3 --ec 4+2
     target/e2e-venv/bin/python tools/tests/soak_nodes.py --minutes 120 --seed 7
 
 A node is killed, hangs, is restarted, is drained first, is slowed down, loses a disk or all of them; or all are killed at once. Clients write (also in parts),
@@ -120,10 +121,14 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--seed", type=int, default=int(time.time()), help="which troubles; the rest is up to the machine")
+    parser.add_argument("--nodes", type=int, default=6)
+    parser.add_argument("--disks", type=int, default=2, help="of each node")
+    parser.add_argument("--ec", default="8+4", help="with M at least the disks of a node, or clients will be refused")
     options = parser.parse_args()
     draw = random.Random(options.seed)
     print(f"seed {options.seed}", flush=True)
-    with Deployment(nodes=6, disks=2, ec="8+4") as deployment:
+    two_may_go = int(options.ec.split("+")[1]) >= 2 * options.disks
+    with Deployment(nodes=options.nodes, disks=options.disks, ec=options.ec) as deployment:
         deployment.format().start()
         clients = Clients(deployment)
         began = time.monotonic()
@@ -139,9 +144,9 @@ def main():
                     trouble(deployment, node, draw)
                     clients.give_back(node)
                 over = time.monotonic()
-                # With 8+4 each object has lost two of its four by a node; the next one may come before they are back only
-                # where nothing was lost for good.
-                if trouble in (lose_a_disk, lose_all_disks) or draw.random() < 0.5:
+                # The next one may come before all is written again that this one missed, where the code allows for both and
+                # nothing was lost for good.
+                if trouble in (lose_a_disk, lose_all_disks) or not two_may_go or draw.random() < 0.5:
                     wait_until_whole(deployment, clients, 120)
                 whole = time.monotonic()
                 done = ", ".join(f"{count} {what}" for what, count in clients.done.items())

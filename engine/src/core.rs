@@ -563,6 +563,7 @@ impl Core {
     pub(crate) fn read_counters(&self) -> CoreCounters {
         let mut counters = self.counters.read();
         counters.parts_to_repair = self.repairs.len() as u64;
+        counters.bytes_to_repair = self.repairs.bytes();
         for (index, disk) in self.disks.borrow().iter() {
             counters.disks.push((*index, disk.counters().named()));
         }

@@ -98,6 +98,8 @@ counters! {
     measured {
         /// Parts that are known to wait for chunks to be written again, in the partitions that this core leads.
         parts_to_repair,
+        /// Bytes of these chunks, of parts that were looked at.
+        bytes_to_repair,
     }
 }
 

@@ -137,6 +137,8 @@ pub struct ConnectionsInfo {
 pub struct RepairInfo {
     /// Parts that are known to wait for it.
     pub parts_to_repair: u64,
+    /// Bytes of their chunks that are to be written, of parts that were looked at: after a start that takes a while.
+    pub bytes_to_repair: u64,
     /// Chunks written again since the nodes started.
     pub chunks_repaired: u64,
     /// Bytes of them.

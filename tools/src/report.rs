@@ -165,6 +165,7 @@ fn occurred(refused: &RefusedConnections) -> BTreeMap<String, u64> {
 fn repairs_of(counters: &CoreCounters) -> RepairInfo {
     RepairInfo {
         parts_to_repair: counters.parts_to_repair,
+        bytes_to_repair: counters.bytes_to_repair,
         chunks_repaired: counters.chunks_repaired,
         bytes_repaired: counters.bytes_repaired,
         ..RepairInfo::default()
@@ -178,6 +179,7 @@ fn repairs(status: &NodeStatus) -> RepairInfo {
             Some(told) => {
                 let of_node = repairs_of(&told.counters);
                 sum.parts_to_repair += of_node.parts_to_repair;
+                sum.bytes_to_repair += of_node.bytes_to_repair;
                 sum.chunks_repaired += of_node.chunks_repaired;
                 sum.bytes_repaired += of_node.bytes_repaired;
             }
@@ -429,7 +431,9 @@ mod tests {
     }
 
     fn repairing(parts_to_repair: u64) -> Facts {
-        let counters = CoreCounters { parts_to_repair, chunks_repaired: 4, ..CoreCounters::default() };
+        let bytes_to_repair = parts_to_repair << 20;
+        let counters =
+            CoreCounters { parts_to_repair, bytes_to_repair, chunks_repaired: 4, ..CoreCounters::default() };
         Facts { counters, ..Facts::default() }
     }
 
@@ -455,7 +459,10 @@ mod tests {
     fn nothing_is_safe_while_parts_wait_on_any_node() {
         let waiting = server_info(&status(NodeState::Up, Some(repairing(3))));
         let repairs = waiting.repairs.unwrap();
-        assert_eq!((repairs.parts_to_repair, repairs.nodes_unknown), (3, 0));
+        assert_eq!(
+            (repairs.parts_to_repair, repairs.bytes_to_repair, repairs.nodes_unknown),
+            (3, 3 << 20, 0)
+        );
         assert_eq!((waiting.verdict, waiting.sets[0].degraded_objects), (Verdict::Degraded, None));
         let done = server_info(&status(NodeState::Up, Some(repairing(0))));
         assert_eq!((done.verdict, done.damage.repaired_chunks), (Verdict::Safe, 4));

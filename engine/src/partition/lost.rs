@@ -6,6 +6,7 @@
 //! - The walk is asked for page by page and remembers nothing: a new leader goes on where the last one was.
 
 use super::decoded;
+use super::repair::bytes_of;
 use crate::core::{Core, Lead};
 use crate::manifest::{ChunkOwner, Manifest, Part, PartRecord, RepairRecord};
 use crate::message::{Answer, DiskIndex, Refusal, Reply};
@@ -104,7 +105,7 @@ async fn find_in_upload(
     disk: DiskIndex,
     bucket: BucketId,
     row: &Bytes,
-    found: &mut BTreeMap<ObjectId, RepairRecord>,
+    found: &mut BTreeMap<ObjectId, Lacking>,
 ) -> Result<(), Refusal> {
     let Some((key, upload)) = rows::parse_upload(row) else { return Ok(()) };
     let Ok(key) = String::from_utf8(key) else { return Ok(()) };
@@ -123,6 +124,12 @@ fn bucket_of(row: &[u8]) -> Option<BucketId> {
     row.get(1..17).and_then(|id| id.try_into().ok()).map(BucketId::from_bytes)
 }
 
+/// What is to be written again of a part: the row that asks for it, and how much it is.
+struct Lacking {
+    record: RepairRecord,
+    bytes: u64,
+}
+
 /// The part's chunk that belongs on the disk.
 fn chunk_on(core: &Core, part: &Part, disk: DiskIndex) -> Option<u8> {
     let is_there = |slot: &u8| core.map.disk_at(part.placement.set, *slot) == Some(disk);
@@ -130,9 +137,10 @@ fn chunk_on(core: &Core, part: &Part, disk: DiskIndex) -> Option<u8> {
     u8::try_from(chunk).ok()
 }
 
-fn lacks(core: &Core, part: &Part, disk: DiskIndex, owner: &ChunkOwner) -> Option<(ObjectId, RepairRecord)> {
-    let chunk = chunk_on(core, part, disk)?;
-    Some((part.object, RepairRecord { owner: owner.clone(), suspects: 1 << chunk }))
+fn lacks(core: &Core, part: &Part, disk: DiskIndex, owner: &ChunkOwner) -> Option<(ObjectId, Lacking)> {
+    let suspects = 1 << chunk_on(core, part, disk)?;
+    let bytes = bytes_of(part, suspects);
+    Some((part.object, Lacking { record: RepairRecord { owner: owner.clone(), suspects }, bytes }))
 }
 
 /// Adds the rows, in one batch.
@@ -140,13 +148,13 @@ async fn ask_for(
     core: &Rc<Core>,
     lead: &Lead,
     group: GroupId,
-    found: BTreeMap<ObjectId, RepairRecord>,
+    found: BTreeMap<ObjectId, Lacking>,
 ) -> Result<(), Refusal> {
     let mut batch = WriteBatch::new();
     let mut latches = Vec::with_capacity(found.len());
     let mut queued = Vec::with_capacity(found.len());
     // In ascending order, as everywhere where several are held.
-    for (object, mut wanted) in found {
+    for (object, Lacking { record: mut wanted, bytes }) in found {
         latches.push(core.latches.lock(group, rows::repair(object)).await);
         let before = super::repair::row_of(core, lead, group, object).await?;
         let suspects = before.as_ref().map_or(0, |record| record.suspects);
@@ -154,7 +162,7 @@ async fn ask_for(
             wanted.suspects |= suspects;
             batch.put(rows::repair(object), wanted.encode());
         }
-        queued.push(object);
+        queued.push((object, bytes));
     }
     match batch.is_empty() {
         // Only a leader that could still decide has seen everything.

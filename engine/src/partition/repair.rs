@@ -47,9 +47,17 @@ pub(crate) struct RepairQueue {
 
 #[derive(Default)]
 struct Queue {
-    parts: BTreeMap<Broken, Turn>,
+    parts: BTreeMap<Broken, Queued>,
     /// Those that wait, by when they are to be looked at.
     waiting: BTreeSet<(Instant, Broken)>,
+    /// Of all parts.
+    bytes: u64,
+}
+
+struct Queued {
+    turn: Turn,
+    /// What is to be written, as far as that is known.
+    bytes: u64,
 }
 
 /// Where a part is.
@@ -63,16 +71,20 @@ enum Turn {
 }
 
 impl RepairQueue {
-    /// Queues parts whose rows are committed.
-    pub(crate) fn add(&self, group: GroupId, objects: impl IntoIterator<Item = ObjectId>) {
+    /// Queues parts whose rows are committed, each with the bytes that are to be written; 0 where these are not known yet.
+    pub(crate) fn add(&self, group: GroupId, objects: impl IntoIterator<Item = (ObjectId, u64)>) {
         let mut queue = self.queue.borrow_mut();
-        for object in objects {
+        for (object, bytes) in objects {
             let part = (group, object);
-            match queue.parts.get(&part) {
-                Some(Turn::Now) => drop(queue.parts.insert(part, Turn::Again)),
+            let is_full = queue.parts.len() >= QUEUED_PARTS_MAX;
+            match queue.parts.get_mut(&part) {
+                Some(queued) if queued.turn == Turn::Now => queued.turn = Turn::Again,
                 Some(_) => {}
-                None if queue.parts.len() >= QUEUED_PARTS_MAX => {}
-                None => queue.wait(part, Instant(0)),
+                None if is_full => continue,
+                None => queue.wait(part, Instant(0), 0),
+            }
+            if bytes > 0 {
+                queue.weigh(part, bytes);
             }
         }
     }
@@ -82,45 +94,73 @@ impl RepairQueue {
         self.queue.borrow().parts.len()
     }
 
+    /// What is to be written for them, as far as that is known.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.queue.borrow().bytes
+    }
+
     /// The next part whose time has come; [`RepairQueue::end`] is to follow.
     fn begin(&self, now: Instant) -> Option<Broken> {
         let mut queue = self.queue.borrow_mut();
         let first @ (_, part) = queue.waiting.first().copied().filter(|(at, _)| *at <= now)?;
         queue.waiting.remove(&first);
-        queue.parts.insert(part, Turn::Now);
+        if let Some(queued) = queue.parts.get_mut(&part) {
+            queued.turn = Turn::Now;
+        }
         Some(part)
+    }
+
+    /// So much is to be written for a part that was begun.
+    fn weigh(&self, part: Broken, bytes: u64) {
+        self.queue.borrow_mut().weigh(part, bytes);
     }
 
     /// Forgets a part, unless it was added since, or lets it wait until a time.
     fn end(&self, part: Broken, next: Option<Instant>) {
         let mut queue = self.queue.borrow_mut();
-        match (next, queue.parts.remove(&part)) {
-            (Some(at), _) => queue.wait(part, at),
-            (None, Some(Turn::Again)) => queue.wait(part, Instant(0)),
+        let Some(Queued { turn, bytes }) = queue.parts.remove(&part) else { return };
+        queue.bytes -= bytes;
+        match (next, turn) {
+            (Some(at), _) => queue.wait(part, at, bytes),
+            (None, Turn::Again) => queue.wait(part, Instant(0), bytes),
             (None, _) => {}
         }
     }
 }
 
 impl Queue {
-    fn wait(&mut self, part: Broken, at: Instant) {
-        self.parts.insert(part, Turn::Waiting);
+    /// Adds a part that is not there.
+    fn wait(&mut self, part: Broken, at: Instant, bytes: u64) {
+        self.parts.insert(part, Queued { turn: Turn::Waiting, bytes });
         self.waiting.insert((at, part));
+        self.bytes += bytes;
+    }
+
+    fn weigh(&mut self, part: Broken, bytes: u64) {
+        if let Some(queued) = self.parts.get_mut(&part) {
+            self.bytes = self.bytes - queued.bytes + bytes;
+            queued.bytes = bytes;
+        }
     }
 }
 
-/// Says in the batch of a write which of its chunks are missing; returns the parts to queue.
+/// What these chunks of a part take.
+pub(super) fn bytes_of(part: &Part, chunks: u32) -> u64 {
+    part.size.div_ceil(u64::from(part.placement.k).max(1)) * u64::from(chunks.count_ones())
+}
+
+/// Says in the batch of a write which of its chunks are missing; returns what to queue.
 pub(super) fn note_missing(
     batch: &mut WriteBatch,
     parts: &[Part],
     owner: impl Fn() -> ChunkOwner,
-) -> Vec<ObjectId> {
+) -> Vec<(ObjectId, u64)> {
     let degraded = parts.iter().filter(|part| part.size > 0 && part.placement.missing != 0);
     degraded
         .map(|part| {
             let record = RepairRecord { owner: owner(), suspects: 0 };
             batch.put(rows::repair(part.object), record.encode());
-            part.object
+            (part.object, bytes_of(part, part.placement.missing))
         })
         .collect()
 }
@@ -135,9 +175,7 @@ pub(super) async fn suspect(
 ) -> Answer {
     let _latch = core.latches.lock(group, rows::repair(object)).await;
     let lead = core.lead(group)?;
-    if find(core, &lead, group, &owner, object).await?.is_none() {
-        return Ok(Reply::Done);
-    }
+    let Some(found) = find(core, &lead, group, &owner, object).await? else { return Ok(Reply::Done) };
     let before = row_of(core, &lead, group, object).await?;
     let suspects = before.as_ref().map_or(0, |record| record.suspects) | chunks;
     if before.is_none_or(|before| before.suspects != suspects) {
@@ -145,7 +183,8 @@ pub(super) async fn suspect(
         batch.put(rows::repair(object), RepairRecord { owner, suspects }.encode());
         core.propose(group, lead.term, batch).await?;
     }
-    core.repairs.add(group, [object]);
+    let bytes = bytes_of(found.part(), found.part().placement.missing | suspects);
+    core.repairs.add(group, [(object, bytes)]);
     Ok(Reply::Done)
 }
 
@@ -189,7 +228,7 @@ pub(crate) async fn repair_chunks(core: Rc<Core>) {
 /// Queues the parts whose rows are already there: a new leader's first duty.
 pub(crate) async fn rescan_repairs(core: &Rc<Core>, group: GroupId) -> Result<(), Refusal> {
     let found = parts_in(core, group, rows::all_repairs(), QUEUED_PARTS_MAX).await?;
-    core.repairs.add(group, found);
+    core.repairs.add(group, found.into_iter().map(|object| (object, 0)));
     Ok(())
 }
 
@@ -212,6 +251,7 @@ async fn repair(core: &Rc<Core>, group: GroupId, object: ObjectId) -> Result<Out
     };
     let part = found.part();
     let wanted = part.placement.missing | record.suspects;
+    core.repairs.weigh((group, object), bytes_of(part, wanted));
     let chunks: Vec<(u8, DiskIndex)> = (0..part.placement.disks.len() as u8)
         .filter(|chunk| wanted >> chunk & 1 == 1)
         .filter_map(|chunk| Some((chunk, disk_of(core, part, chunk)?)))
@@ -228,8 +268,7 @@ async fn repair(core: &Rc<Core>, group: GroupId, object: ObjectId) -> Result<Out
     };
     let bits = written.iter().fold(0, |bits, chunk| bits | 1 << chunk);
     count(&core.counters.chunks_repaired, written.len() as u64);
-    let chunk_bytes = part.size.div_ceil(u64::from(part.placement.k).max(1));
-    count(&core.counters.bytes_repaired, chunk_bytes * written.len() as u64);
+    count(&core.counters.bytes_repaired, bytes_of(part, bits));
     let outcome = settle(core, group, object, &record.owner, bits).await;
     for (chunk, disk) in chunks.into_iter().filter(|(chunk, _)| bits >> chunk & 1 == 1) {
         let (disk, chunk) = (disk, ChunkName { object, number: chunk });
@@ -371,10 +410,10 @@ mod tests {
     fn a_part_is_repaired_once_at_a_time_and_again_where_it_was_added_meanwhile() {
         let queue = RepairQueue::default();
         let (group, object, now) = (GroupId(3), ObjectId::from_bytes([7; 16]), Instant(50));
-        queue.add(group, [object]);
+        queue.add(group, [(object, 0)]);
         assert_eq!(queue.begin(now), Some((group, object)));
         assert_eq!(queue.begin(now), None);
-        queue.add(group, [object]);
+        queue.add(group, [(object, 0)]);
         assert_eq!((queue.begin(now), queue.len()), (None, 1));
         queue.end((group, object), None);
         assert_eq!(queue.begin(now), Some((group, object)));
@@ -387,13 +426,38 @@ mod tests {
         let queue = RepairQueue::default();
         let (group, first, second) =
             (GroupId(3), ObjectId::from_bytes([1; 16]), ObjectId::from_bytes([2; 16]));
-        queue.add(group, [first]);
+        queue.add(group, [(first, 0)]);
         assert_eq!(queue.begin(Instant(1)), Some((group, first)));
         queue.end((group, first), Some(Instant(90)));
-        queue.add(group, [first, second]);
+        queue.add(group, [(first, 0), (second, 0)]);
         assert_eq!(queue.begin(Instant(10)), Some((group, second)));
         queue.end((group, second), None);
         assert_eq!(queue.begin(Instant(89)), None);
         assert_eq!(queue.begin(Instant(90)), Some((group, first)));
+    }
+
+    #[test]
+    fn bytes_are_those_of_the_parts_that_are_left() {
+        let queue = RepairQueue::default();
+        let (group, now) = (GroupId(3), Instant(50));
+        let [first, second, third] = [1, 2, 3].map(|number| ObjectId::from_bytes([number; 16]));
+        queue.add(group, [(first, 10), (second, 200), (third, 0)]);
+        assert_eq!(queue.bytes(), 210);
+        // Added again with more that is missing, and where it is not known how much.
+        queue.add(group, [(second, 400), (first, 0)]);
+        assert_eq!(queue.bytes(), 410);
+        for _ in 0..3 {
+            queue.begin(now);
+        }
+        queue.weigh((group, third), 3000);
+        assert_eq!(queue.bytes(), 3410);
+        queue.end((group, first), None);
+        queue.end((group, third), Some(Instant(90)));
+        queue.add(group, [(second, 0)]);
+        queue.end((group, second), None);
+        assert_eq!((queue.bytes(), queue.len()), (3400, 2));
+        queue.begin(now);
+        queue.end((group, second), None);
+        assert_eq!((queue.bytes(), queue.len()), (3000, 1));
     }
 }

@@ -252,6 +252,7 @@ fn facts() -> Facts {
             bytes_written: 1,
             salvage_reads: u64::MAX,
             parts_to_repair: 2,
+            bytes_to_repair: 3 << 40,
             disks: vec![(3, vec![(known, 9)]), (4, Vec::new())],
             ..CoreCounters::default()
         },

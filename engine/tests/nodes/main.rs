@@ -148,6 +148,7 @@ async fn repaired(env: &Env, nodes: &Nodes) -> CoreCounters {
         env.sleep(Duration::from_millis(200)).await;
         let counters = counters(nodes).await;
         if counters.chunks_repaired > 0 && counters.parts_to_repair == 0 {
+            assert_eq!(counters.bytes_to_repair, 0);
             return counters;
         }
     }
@@ -195,7 +196,12 @@ fn what_a_write_could_not_place_is_written_when_its_node_is_back() {
             };
             join(join_all((0..8).map(put_one)), upload_one).await;
             // Rarely the node was known to be gone by the time of every write.
-            let is_degraded = counters(nodes).await.parts_to_repair > 0;
+            let waiting = counters(nodes).await;
+            let is_degraded = waiting.parts_to_repair > 0;
+            // A chunk of each: a third of the body, or a half where a part knew of one that it had to do without.
+            let chunks =
+                waiting.parts_to_repair * 400_000_u64.div_ceil(3)..=waiting.parts_to_repair * 200_000;
+            assert!(chunks.contains(&waiting.bytes_to_repair), "{waiting:?}");
             simulation.heal_all();
             if is_degraded {
                 repaired(&env, nodes).await;

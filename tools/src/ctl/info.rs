@@ -76,8 +76,8 @@ fn write_text(out: &mut dyn Write, info: &ServerInfo, pace: Option<&Pace>) -> io
 fn repair_line(repairs: &RepairInfo, pace: Option<&Pace>) -> String {
     let mut parts = vec![match repairs.parts_to_repair {
         0 => "nothing waits".to_owned(),
-        1 => "1 part waits to be repaired".to_owned(),
-        count => format!("{count} parts wait to be repaired"),
+        1 => format!("1 part{} waits to be repaired", in_brackets(repairs.bytes_to_repair)),
+        count => format!("{count} parts{} wait to be repaired", in_brackets(repairs.bytes_to_repair)),
     }];
     let done = ByteSize(repairs.bytes_repaired);
     parts.push(format!("{} chunks ({done}) repaired since the start", repairs.chunks_repaired));
@@ -103,6 +103,11 @@ fn repair_line(repairs: &RepairInfo, pace: Option<&Pace>) -> String {
         count => parts.push(format!("{count} nodes did not tell their own")),
     }
     parts.join(", ")
+}
+
+/// Bytes, where they are known.
+pub(super) fn in_brackets(bytes: u64) -> String {
+    if bytes == 0 { String::new() } else { format!(" ({})", ByteSize(bytes)) }
 }
 
 /// The one line that people read.
@@ -279,11 +284,16 @@ pub(super) mod tests {
 
     #[test]
     fn repairs_say_how_long_they_take_where_they_get_fewer() {
-        let repairs = RepairInfo { parts_to_repair: 300, nodes_unknown: 1, ..RepairInfo::default() };
+        let repairs = RepairInfo {
+            parts_to_repair: 300,
+            bytes_to_repair: 5 << 30,
+            nodes_unknown: 1,
+            ..RepairInfo::default()
+        };
         let line = |pace: Option<Pace>| repair_line(&repairs, pace.as_ref());
         assert_eq!(
             line(None),
-            "300 parts wait to be repaired, 0 chunks (0 B) repaired since the start, 1 node did not tell its own"
+            "300 parts (5 GiB) wait to be repaired, 0 chunks (0 B) repaired since the start, 1 node did not tell its own"
         );
         let pace = |seconds_left| Pace { bytes_per_second: 64 << 20, seconds_left, entries_per_second: 0 };
         assert!(line(Some(pace(Some(90)))).contains(", 64 MiB/s, done in about 1 min 30 s, "));

@@ -169,8 +169,9 @@ fn write_text(out: &mut dyn Write, shown: &Shown) -> io::Result<()> {
     if let Some(repairs) = node.repairs {
         writeln!(
             out,
-            "repairs in partitions that it leads: {} parts wait, {} chunks ({}) repaired since its start",
+            "repairs in partitions that it leads: {} parts{} wait, {} chunks ({}) repaired since its start",
             repairs.parts_to_repair,
+            super::info::in_brackets(repairs.bytes_to_repair),
             repairs.chunks_repaired,
             ByteSize(repairs.bytes_repaired)
         )?;

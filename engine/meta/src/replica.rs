@@ -182,6 +182,9 @@ pub(crate) struct Replica {
     snapshot_watch: BTreeMap<u64, SnapshotWatch>,
     out: Vec<GroupMessage>,
     unflushed: VecDeque<Unflushed>,
+    /// The last flush that was asked for, and the last one before Raft began to count its readies anew.
+    last_flush: u64,
+    flushes_before: u64,
     apply_queue: VecDeque<Entry>,
     apply_queue_bytes: usize,
     proposals: VecDeque<Proposal>,
@@ -259,6 +262,8 @@ impl Replica {
             snapshot_watch: BTreeMap::new(),
             out: Vec::new(),
             unflushed: VecDeque::new(),
+            last_flush: 0,
+            flushes_before: 0,
             apply_queue: VecDeque::new(),
             apply_queue_bytes: 0,
             proposals: VecDeque::new(),
@@ -545,11 +550,17 @@ impl Replica {
         }
     }
 
-    /// The log is durable up to the ready `number`.
+    /// What the flush of a ready is told by: Raft numbers readies from 1 again after a restart from a snapshot, and a flush of
+    /// before says nothing of them.
+    fn flush_number(&self, ready: u64) -> u64 {
+        self.flushes_before + ready
+    }
+
+    /// The log is durable up to the flush `number`.
     pub(crate) fn flushed(&mut self, number: u64) {
         let mut reached = None;
         while let Some(front) = self.unflushed.front() {
-            if front.own_flush && front.number > number {
+            if front.own_flush && self.flush_number(front.number) > number {
                 break;
             }
             let Some(done) = self.unflushed.pop_front() else { break };
@@ -610,7 +621,8 @@ impl Replica {
                 let entries: Vec<_> = ready.entries().iter().map(log_entry).collect();
                 match self.store.append(&entries, Some(self.hard_state()), None) {
                     Ok(lsn) => {
-                        effects.flushes.push((lsn, number));
+                        self.last_flush = self.flush_number(number);
+                        effects.flushes.push((lsn, self.last_flush));
                         if let Some(last) = entries.last().filter(|_| self.leading()) {
                             self.own_pace.sent(last.index, now);
                             if self.rank != 0 {

@@ -2,9 +2,9 @@
 
 mod cluster;
 
-use buckets_env::sim::sweep;
+use buckets_env::sim::{DiskLatency, SimOptions, sweep};
 use buckets_meta::RowsState;
-use cluster::{Cluster, Layout};
+use cluster::{Cluster, Layout, value_of};
 use std::time::Duration;
 
 fn fill(cluster: &Cluster, values: std::ops::Range<u64>) {
@@ -85,5 +85,40 @@ fn damaged_rows_are_fetched_again_and_the_leader_moves() {
         });
         fill(&cluster, 200..210);
         cluster.check_convergence(Duration::from_secs(30));
+    });
+}
+
+/// Raft begins to count anew there what it wants to be durable.
+#[test]
+fn what_is_acknowledged_after_a_snapshot_is_durable_like_anything_else() {
+    sweep(0..12, |seed| {
+        let flush = Duration::from_millis(20)..Duration::from_millis(90);
+        let disk_latency = DiskLatency { flush, ..DiskLatency::default() };
+        let options = SimOptions { disk_latency, ..SimOptions::default() };
+        let cluster = Cluster::with_options(seed, Layout::new(3, 1, 1, 1), options);
+        fill(&cluster, 0..20);
+        let group = cluster.groups().next().unwrap();
+        let (_, host) = cluster.leader(group).unwrap();
+        let leader = host.leader(group).unwrap();
+        let (first, others): (Vec<_>, Vec<_>) = cluster.places.iter().partition(|place| place.disk == leader);
+        let [away, restarted] = [others[0], others[1]];
+        cluster.crash(away.at.0);
+        let (_, host) = cluster.host_of(restarted.disk).unwrap();
+        host.index_damaged(group, restarted.disk);
+        cluster.until(Duration::from_secs(20), "whole rows", || {
+            host.status(group).iter().all(|status| status.rows == RowsState::Whole)
+        });
+        assert_eq!(cluster.put(group, 1, 77), Some(true));
+        // The machines of those two that acknowledged it lose power.
+        cluster.crash(first[0].at.0);
+        cluster.crash(restarted.at.0);
+        cluster.start(away.at.0);
+        cluster.start(restarted.at.0);
+        cluster.until(Duration::from_secs(20), "a leader", || cluster.leader(group).is_some());
+        let (env, host) = cluster.leader(group).unwrap();
+        let value = cluster.within(&env, async move {
+            value_of(host.read_barrier(group).await.unwrap().get(&[1]).await.unwrap())
+        });
+        assert_eq!(value, Some(Some(77)), "an acknowledged write is gone");
     });
 }

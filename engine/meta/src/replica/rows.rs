@@ -2,9 +2,9 @@
 
 use super::{Replica, SnapshotWatch, next_rows_id, start_node};
 use crate::members::{Members, raft_id};
+use crate::message::Stage;
 use crate::status::RowsState;
 use buckets_env::Instant;
-use buckets_index::Position;
 use buckets_ring::id::DiskUuid;
 use raft::ProgressState;
 use raft::eraftpb::{Message, MessageType};
@@ -65,13 +65,18 @@ impl Replica {
     }
 
     /// Begins again from the store, whose rows and log were set to a snapshot. Promises and answers that wait
-    /// stay; term and vote come from the store.
+    /// stay; term and vote come from the store, but for the vote of one that joins, which is nowhere else than here.
     pub(crate) fn restart(&mut self, members: Members) {
         assert!(self.all_flushed() && self.rows == RowsState::Loading);
         *self.offer.members.borrow_mut() = members;
+        let (term, vote) = (self.node.raft.term, self.node.raft.vote);
         match start_node(self.id, &self.store, &self.offer, &self.options) {
             Ok(node) => self.node = node,
             Err(why) => return self.fail(why),
+        }
+        self.flushes_before = self.last_flush;
+        if self.admission.stage() == Stage::Joining && self.node.raft.term == term {
+            self.node.raft.vote = vote;
         }
         self.index = self.store.index().clone();
         self.rows_id = next_rows_id(&self.rows_ids);
@@ -83,7 +88,8 @@ impl Replica {
         self.apply_queue.clear();
         self.apply_queue_bytes = 0;
         self.refuse_reads();
-        self.answer_proposals(Position { index: self.applied().index, term: 0 });
+        // What the snapshot ends with may be one of them.
+        self.answer_proposals(self.applied());
         self.pin_election_timeout();
     }
 

@@ -5,7 +5,7 @@
 pub(crate) mod register;
 
 use buckets_disk::{Disk, DiskOptions, FormatMode};
-use buckets_env::sim::{SimNode, SimRng, Simulation};
+use buckets_env::sim::{SimNode, SimOptions, SimRng, Simulation};
 use buckets_env::{Env, Instant};
 use buckets_index::{BlockCache, IndexOptions, WriteBatch};
 use buckets_meta::{
@@ -182,7 +182,11 @@ fn format_json(disk: DiskUuid) -> FormatJson {
 
 impl Cluster {
     pub(crate) fn new(seed: u64, layout: Layout) -> Cluster {
-        let simulation = Simulation::new(seed);
+        Cluster::with_options(seed, layout, SimOptions::default())
+    }
+
+    pub(crate) fn with_options(seed: u64, layout: Layout, options: SimOptions) -> Cluster {
+        let simulation = Simulation::with_options(seed, options);
         let nodes: Vec<_> = (0..layout.nodes).map(|node| simulation.node(&format!("node{node}"))).collect();
         let mut places = Vec::new();
         for number in 0..layout.disks_per_node {

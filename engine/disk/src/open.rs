@@ -24,6 +24,7 @@ use buckets_env::Env;
 use buckets_index::{Index, IndexError, IndexOptions, Position};
 use buckets_ring::format::FormatJson;
 use buckets_ring::id::GroupId;
+use buckets_ring::rebuild::RebuildJson;
 use std::collections::BTreeMap;
 use std::io;
 use std::ops::Range;
@@ -152,6 +153,12 @@ impl Opening {
             table,
             table_lost,
         };
+        if table_lost {
+            // Once the new table is durable nothing else tells that there were chunks. What was written again already may be gone too.
+            let begun = RebuildJson::default();
+            let noted = identity::write_rebuild(&self.env, &self.path, Some(&begun)).await;
+            noted.map_err(|source| self.io("note that the chunks are lost", source))?;
+        }
         let space_dir = identity::space_dir(&self.path);
         let chunks =
             recover(&space_dir, self.superblock.space_file_bytes, base, chunks).await.map_err(|error| {

@@ -314,6 +314,44 @@ fn what_an_emptied_node_had_is_written_again() {
     });
 }
 
+#[test]
+fn what_a_damaged_chunk_table_held_is_written_again() {
+    sweep(0..4, |seed| {
+        run(seed, three_nodes(), async |_, nodes, env| {
+            let store = with_bucket(nodes, &env).await;
+            let content = |number: u64| Content { seed: number, len: 200_000 };
+            for number in 0..20 {
+                put(&store, &format!("k{number}"), content(number), WriteCondition::Always).await.unwrap();
+            }
+            let closed = nodes.store(&env, 1, 0).await;
+            join(closed.close(), nodes.store(&env, 1, 1).await.close()).await;
+            nodes.crash(1);
+            let disk = nodes.nodes[1].disk("/d1");
+            let files = nodes.nodes[1].files("/d1");
+            let table = files.iter().filter(|file| file.to_string_lossy().contains("/chunks."));
+            let flipped =
+                table.map(|file| (0..1 << 20).filter(|at| disk.flip_byte(file, at * 64, 0xff)).count());
+            assert!(flipped.sum::<usize>() > 0, "{files:?}");
+            nodes.start(1);
+            nodes.store(&env, 1, 0).await;
+            assert!(!nodes.are_whole());
+            if seed % 2 == 1 {
+                nodes.crash(1);
+                nodes.start(1);
+                nodes.store(&env, 1, 0).await;
+            }
+            whole(&env, nodes).await;
+            // As many disks as may be lost: what was written again is needed.
+            nodes.crash(2);
+            env.sleep(Duration::from_secs(5)).await;
+            for number in 0..20 {
+                let found = read(&store, &format!("k{number}")).await.unwrap().unwrap();
+                assert!(found.bytes == content(number).bytes(), "k{number}");
+            }
+        });
+    });
+}
+
 /// Whenever it crashes, it knows afterwards that chunks are missing.
 #[test]
 fn an_emptied_node_that_crashes_before_it_knows_much_is_written_again() {

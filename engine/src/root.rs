@@ -36,6 +36,11 @@ pub struct RootState {
     pub users: BTreeMap<String, User>,
 }
 
+/// As many as an account of AWS may have. Every core of every node holds the whole state, and one message carries it.
+pub(crate) const BUCKETS_MAX: usize = 10_000;
+/// Access keys besides root's.
+pub(crate) const USERS_MAX: usize = 10_000;
+
 /// Does a root operation on the root group's leader.
 pub(crate) async fn serve(core: &Rc<Core>, op: RootOp) -> Answer {
     let _one_at_a_time = core.root_lock.lock().await;
@@ -103,6 +108,7 @@ fn change(state: &RootState, op: RootOp) -> Result<WriteBatch, ObjectError> {
             match state.buckets.get(&name) {
                 Some(record) if record.deleting.is_some() => return Err(ObjectError::OperationAborted),
                 Some(_) => return Err(ObjectError::BucketExists),
+                None if state.buckets.len() >= BUCKETS_MAX => return Err(ObjectError::TooManyBuckets),
                 None => {}
             }
             let info = BucketInfo { id, name: name.clone(), created_unix_ms, location };
@@ -132,6 +138,11 @@ fn change(state: &RootState, op: RootOp) -> Result<WriteBatch, ObjectError> {
         RootOp::AddUser(user) => {
             if state.users.contains_key(&user.access_key) {
                 return Err(ObjectError::Conflict(format!("user {} exists already", user.access_key)));
+            }
+            if state.users.len() >= USERS_MAX {
+                return Err(ObjectError::Conflict(format!(
+                    "there are {USERS_MAX} users, as many as there may be"
+                )));
             }
             batch.put(rows::root_user(&user.access_key), encode_user(&user));
         }
@@ -232,5 +243,38 @@ mod tests {
             User { access_key: "AK".into(), secret_key: "secret".into(), created_unix_ms: 4, is_root: false };
         assert_eq!(decode_user("AK", &encode_user(&user)), Some(user));
         assert_eq!(decode_user("AK", &[2, 0]), None);
+    }
+
+    #[test]
+    fn there_are_only_so_many_buckets_and_users() {
+        let mut state = RootState::default();
+        let create = |number: usize| RootOp::CreateBucket {
+            name: format!("{number:063}"),
+            location: "x".repeat(64),
+            id: BucketId::from_random([3; 16]),
+            created_unix_ms: 12,
+        };
+        let add = |number: usize| {
+            let (access_key, secret_key) = (format!("{number:0128}"), "s".repeat(128));
+            RootOp::AddUser(User { access_key, secret_key, created_unix_ms: 4, is_root: false })
+        };
+        for number in 0..BUCKETS_MAX.max(USERS_MAX) {
+            if let RootOp::CreateBucket { name, location, id, created_unix_ms } = create(number) {
+                let info = BucketInfo { id, name: name.clone(), created_unix_ms, location };
+                state.buckets.insert(name, BucketRecord { info, deleting: Some(1) });
+            }
+            if let RootOp::AddUser(user) = add(number) {
+                state.users.insert(user.access_key.clone(), user);
+            }
+        }
+        assert_eq!(change(&state, create(BUCKETS_MAX)).err(), Some(ObjectError::TooManyBuckets));
+        assert!(matches!(change(&state, add(USERS_MAX)), Err(ObjectError::Conflict(_))));
+        // One message carries them all.
+        let message =
+            crate::wire::encode_request(&crate::message::Request::PublishRoot(Arc::new(state.clone())));
+        assert!(message.head.len() <= buckets_rpc::frame::HEAD_BYTES_MAX, "{} bytes", message.head.len());
+        state.buckets.pop_last();
+        state.users.pop_last();
+        assert!(change(&state, create(BUCKETS_MAX)).is_ok() && change(&state, add(USERS_MAX)).is_ok());
     }
 }

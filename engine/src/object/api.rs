@@ -380,6 +380,9 @@ pub enum ObjectError {
     /// CreateBucket of an existing one.
     #[error("the bucket exists already")]
     BucketExists,
+    /// CreateBucket of one more than there may be.
+    #[error("there are as many buckets as there may be")]
+    TooManyBuckets,
     /// DeleteBucket of one that holds objects or uploads.
     #[error("the bucket is not empty")]
     BucketNotEmpty,

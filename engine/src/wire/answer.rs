@@ -388,6 +388,7 @@ fn put_error(error: &ObjectError, head: &mut BytesMut, depth: u32) {
         ObjectError::NoSpace => head.put_u8(20),
         ObjectError::Conflict(text) => with_text(21, text),
         ObjectError::Internal(text) => with_text(22, text),
+        ObjectError::TooManyBuckets => head.put_u8(23),
     }
 }
 
@@ -420,6 +421,7 @@ fn get_error(fields: &mut Fields, depth: u32) -> Result<ObjectError, BadWire> {
         20 => ObjectError::NoSpace,
         21 => ObjectError::Conflict(fields.text()?),
         22 => ObjectError::Internal(fields.text()?),
+        23 => ObjectError::TooManyBuckets,
         number => return Err(BadWire::Unknown { what: "error", number }),
     })
 }

@@ -232,6 +232,7 @@ fn errors() -> Vec<ObjectError> {
         ObjectError::NoSpace,
         ObjectError::Conflict("why".into()),
         ObjectError::Internal("why".into()),
+        ObjectError::TooManyBuckets,
     ]
 }
 
@@ -457,7 +458,7 @@ fn every_answer_survives() {
     assert_eq!(numbers(with(false).map(|answer| encode_answer(&answer)), 3), first_to_without(17, 13));
     assert_eq!(numbers(with(true).map(|answer| encode_answer(&answer)), 3), first_to(11));
     let errors = with(true).filter(|answer| matches!(answer, Err(Refusal::Object(_))));
-    assert_eq!(numbers(errors.map(|answer| encode_answer(&answer)), 4), first_to(22));
+    assert_eq!(numbers(errors.map(|answer| encode_answer(&answer)), 4), first_to(23));
 }
 
 #[test]

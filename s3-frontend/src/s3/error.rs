@@ -217,6 +217,7 @@ impl From<ObjectError> for S3Error {
         match error {
             ObjectError::NoSuchBucket => Code::NoSuchBucket.into(),
             ObjectError::BucketExists => Code::BucketAlreadyOwnedByYou.into(),
+            ObjectError::TooManyBuckets => Code::TooManyBuckets.into(),
             ObjectError::BucketNotEmpty => Code::BucketNotEmpty.into(),
             ObjectError::OperationAborted => Code::OperationAborted.into(),
             ObjectError::NoSuchKey => Code::NoSuchKey.into(),

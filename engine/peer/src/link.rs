@@ -108,6 +108,8 @@ pub(crate) struct Link {
     earlier: Bell,
     next_look: Cell<Duration>,
     heard: Cell<Duration>,
+    /// What is read now was sent before the peer must have given the connection up.
+    is_stale: Cell<bool>,
     closing: Bell,
     over: Cell<bool>,
 }
@@ -130,6 +132,7 @@ impl Link {
             earlier: Bell::default(),
             next_look: Cell::new(Duration::ZERO),
             heard: Cell::new(now(env)),
+            is_stale: Cell::new(false),
             closing: Bell::default(),
             over: Cell::new(false),
         });
@@ -198,6 +201,9 @@ impl Link {
         let (reading, mut writing) = channel.split();
         let heard = || {
             let now = now(&self.env);
+            // Who stood still for longer than this finds questions that their asker has given up long ago: they are not served.
+            let is_late = now >= self.heard.get() + self.options.silence_max;
+            self.is_stale.set(self.is_stale.get() || is_late);
             self.heard.set(now);
             receiver.heard(now);
         };
@@ -223,6 +229,9 @@ impl Link {
                 Ok(incoming) => incoming,
                 Err(error) => return error.into(),
             };
+            if self.is_stale.get() {
+                return LinkEnd::Silent;
+            }
             let now = now(&self.env);
             let event = self.state.borrow_mut().take(header, Message { head, payload }, now);
             match event {

@@ -60,6 +60,8 @@ const DEPOSED_LOOK: Duration = Duration::from_millis(100);
 const SUSPECTED_MAX: usize = 4096;
 /// How often it is looked whether leaderships are handed over before an end.
 const HAND_OVER_LOOK: Duration = Duration::from_millis(20);
+/// After so long without a word it is told again that a chunk is not whole.
+const SUSPECTED_FOR: Duration = Duration::from_secs(60);
 /// One in so many of them asks another voter than the leader that is known: the news of a new one may have been lost.
 const ATTEMPTS_PER_DETOUR: usize = 8;
 /// How often a disk is told that a chunk has its manifest, and the pause in between. One that is away for longer asks by itself
@@ -293,6 +295,16 @@ impl Core {
     ) -> Answer {
         let start = self.env.now();
         for attempt in 0.. {
+            // Before it is asked, not after: who stood still for long may have been given up by others, and what it wants to commit
+            // may lie on no disk any more.
+            if self.env.now().since(start) > LEADER_LIMIT {
+                let Voters { in_service, majority, .. } = self.map.voters_in_service(group);
+                return Err(ObjectError::Unavailable(format!(
+                    "partition {group} found no leader in {} s; {in_service} of its voters are in service, {majority} are needed",
+                    LEADER_LIMIT.as_secs()
+                ))
+                .into());
+            }
             let voters = self.map.voters_in_service(group);
             if !(voters.are_majority() || is_read && voters.meet_every_majority()) {
                 return Err(voters.too_few(group));
@@ -309,14 +321,6 @@ impl Core {
                 Err(Refusal::LedBy(_)) => {}
                 Err(Refusal::Unknown) if is_read => {}
                 answer => return answer,
-            }
-            if self.env.now().since(start) > LEADER_LIMIT {
-                let Voters { in_service, majority, .. } = self.map.voters_in_service(group);
-                return Err(ObjectError::Unavailable(format!(
-                    "partition {group} found no leader in {} s; {in_service} of its voters are in service, {majority} are needed",
-                    LEADER_LIMIT.as_secs()
-                ))
-                .into());
             }
             count(&self.counters.questions_retried, 1);
             self.env.sleep(LEADER_RETRY).await;
@@ -685,7 +689,7 @@ impl Core {
         }
     }
 
-    /// Tells a part's partition that a chunk is not whole; once, and nobody waits.
+    /// Tells a part's partition that a chunk is not whole; once in a while, and nobody waits.
     pub(crate) fn suspect(self: &Rc<Self>, owner: &ChunkOwner, object: ObjectId, chunk: u8) {
         let mut suspected = self.suspected.borrow_mut();
         if suspected.len() >= SUSPECTED_MAX {
@@ -700,10 +704,12 @@ impl Core {
         self.env.spawn(async move {
             let group = core.map.group_for(owner.bucket, &owner.key);
             let told = PartitionOp::Suspect { owner, object, chunks: 1 << chunk };
-            if core.ask_group(group, told).await.is_err() {
-                // The next reader tells it.
-                core.suspected.borrow_mut().remove(&object);
+            if core.ask_group(group, told).await.is_ok() {
+                // Readers that come until it is written again need not say so, each of them.
+                core.env.sleep(SUSPECTED_FOR).await;
             }
+            // The next reader tells it: it may be damaged once more.
+            core.suspected.borrow_mut().remove(&object);
         });
     }
 

@@ -230,15 +230,13 @@ pub async fn start(env: Env, setup: CoreSetup) -> io::Result<Store> {
     env.spawn(serve_messages(core.clone(), messages));
     follow_leaders(&core);
     core.host.run();
+    // Only where nobody else can write through this node's disks, what was being written when it ended is over.
+    let opening = if network.is_none() { Opening::AtStart } else { Opening::Again };
     if let Some(network) = network {
         *core.server.borrow_mut() = nodes::start(&core, network)?;
     }
     let index_cache = BlockCache::new(cache_bytes / 4);
     let own: Vec<DiskIndex> = own_disks(&core).collect();
-    let opening = match core.map.nodes.len() {
-        1 => Opening::AtStart,
-        _ => Opening::Again,
-    };
     join_all(own.iter().map(|disk| async {
         match core.map.disk(*disk).is_member {
             true => open_disk(&core, *disk, &index_cache, opening).await,

@@ -94,6 +94,7 @@ impl IndexOptions {
 #[derive(Clone, Debug, Default)]
 pub struct WriteBatch {
     changes: Vec<(Bytes, Option<Bytes>)>,
+    bytes: usize,
 }
 
 impl WriteBatch {
@@ -107,6 +108,7 @@ impl WriteBatch {
         let (key, value) = (key.into(), value.into());
         assert!(key.len() <= KEY_BYTES_MAX, "a key of {} bytes", key.len());
         assert!(value.len() <= VALUE_BYTES_MAX, "a value of {} bytes", value.len());
+        self.bytes += key.len() + value.len();
         self.changes.push((key, Some(value)));
     }
 
@@ -114,6 +116,7 @@ impl WriteBatch {
     pub fn delete(&mut self, key: impl Into<Bytes>) {
         let key = key.into();
         assert!(key.len() <= KEY_BYTES_MAX, "a key of {} bytes", key.len());
+        self.bytes += key.len();
         self.changes.push((key, None));
     }
 
@@ -125,6 +128,11 @@ impl WriteBatch {
     /// Number of changes.
     pub fn len(&self) -> usize {
         self.changes.len()
+    }
+
+    /// Bytes of its keys and values.
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// True where there is no change.

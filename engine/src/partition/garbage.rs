@@ -28,6 +28,8 @@ const GATHER: Duration = Duration::from_millis(20);
 const GATHER_PER_NODE: Duration = Duration::from_millis(2);
 /// Rows of one round together, about.
 const ROUND_ROWS_MAX: usize = 1024;
+/// Parts of one round together, about: an object has 10,000 at the most, and a question names them all.
+const ROUND_PARTS_MAX: usize = 16_384;
 /// How long until rows that could not be finished are tried again.
 const RETRY: Duration = Duration::from_secs(30);
 
@@ -85,13 +87,18 @@ pub(crate) async fn collect_garbage(core: Rc<Core>) {
 async fn free_round(core: &Rc<Core>) -> Result<(), Refusal> {
     loop {
         let mut round = Vec::new();
-        let mut rows = 0;
+        let (mut rows, mut parts) = (0, 0);
         while rows < ROUND_ROWS_MAX
+            && parts < ROUND_PARTS_MAX
             && let Some((group, objects)) = core.garbage.take()
         {
             rows += objects.len();
-            match records(core, group, &objects).await {
-                Ok(found) => round.push((group, found)),
+            match records(core, group, &objects, ROUND_PARTS_MAX - parts).await {
+                Ok((found, rest)) => {
+                    parts += found.iter().map(|(_, garbage)| garbage.parts.len()).sum::<usize>();
+                    round.push((group, found));
+                    core.garbage.add(group, rest);
+                }
                 Err(refusal) => tracing::debug!(%group, %refusal, "garbage will be freed later"),
             }
         }
@@ -118,17 +125,29 @@ pub(crate) async fn rescan_garbage(core: &Rc<Core>, group: GroupId) -> Result<()
 
 type Found = Vec<(Bytes, GarbageRecord)>;
 
-async fn records(core: &Rc<Core>, group: GroupId, objects: &[ObjectId]) -> Result<Found, Refusal> {
+/// Of the first rows, with about so many parts, and the other rows.
+async fn records<'a>(
+    core: &Rc<Core>,
+    group: GroupId,
+    objects: &'a [ObjectId],
+    parts_max: usize,
+) -> Result<(Found, impl Iterator<Item = ObjectId> + use<'a>), Refusal> {
     let lead = core.lead(group)?;
     let mut found = Vec::with_capacity(objects.len());
-    for object in objects {
-        let row = rows::garbage(*object);
+    let mut parts = 0;
+    let mut objects = objects.iter().copied();
+    while parts < parts_max
+        && let Some(object) = objects.next()
+    {
+        let row = rows::garbage(object);
         let record = lead.view.get(&row).await.map_err(|e| core.index_refusal(group, &e))?;
         if let Some(record) = record {
-            found.push((row, super::decoded(GarbageRecord::decode(&record))?));
+            let record: GarbageRecord = super::decoded(GarbageRecord::decode(&record))?;
+            parts += record.parts.len();
+            found.push((row, record));
         }
     }
-    Ok(found)
+    Ok((found, objects))
 }
 
 async fn free(

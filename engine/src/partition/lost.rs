@@ -5,8 +5,8 @@
 //!   because parts move from those to these only; what is written from now on finds the disk in service.
 //! - The walk is asked for page by page and remembers nothing: a new leader goes on where the last one was.
 
-use super::decoded;
 use super::repair::bytes_of;
+use super::{PROPOSAL_BYTES, decoded};
 use crate::core::{Core, Lead};
 use crate::manifest::{ChunkOwner, Manifest, Part, PartRecord, RepairRecord};
 use crate::message::{Answer, DiskIndex, Refusal, Reply};
@@ -143,14 +143,14 @@ fn lacks(core: &Core, part: &Part, disk: DiskIndex, owner: &ChunkOwner) -> Optio
     Some((part.object, Lacking { record: RepairRecord { owner: owner.clone(), suspects }, bytes }))
 }
 
-/// Adds the rows, in one batch.
+/// Adds the rows.
 async fn ask_for(
     core: &Rc<Core>,
     lead: &Lead,
     group: GroupId,
     found: BTreeMap<ObjectId, Lacking>,
 ) -> Result<(), Refusal> {
-    let mut batch = WriteBatch::new();
+    let (mut batch, mut is_proven) = (WriteBatch::new(), false);
     let mut latches = Vec::with_capacity(found.len());
     let mut queued = Vec::with_capacity(found.len());
     // In ascending order, as everywhere where several are held.
@@ -163,10 +163,17 @@ async fn ask_for(
             batch.put(rows::repair(object), wanted.encode());
         }
         queued.push((object, bytes));
+        if batch.bytes() >= PROPOSAL_BYTES {
+            core.propose(group, lead.term, std::mem::take(&mut batch)).await?;
+            core.repairs.add(group, queued.drain(..));
+            latches.clear();
+            is_proven = true;
+        }
     }
     match batch.is_empty() {
         // Only a leader that could still decide has seen everything.
-        true => drop(core.read_view(group, false).await?),
+        true if !is_proven => drop(core.read_view(group, false).await?),
+        true => {}
         false => drop(core.propose(group, lead.term, batch).await?),
     }
     core.repairs.add(group, queued);

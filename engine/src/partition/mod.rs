@@ -33,6 +33,10 @@ use std::ops::{Bound, Range};
 use std::rc::Rc;
 use std::sync::Arc;
 
+/// Changes of many rows are proposed in pieces of about so many bytes. With what one row adds (10,000 parts at the most) a piece
+/// stays below what an entry may hold.
+const PROPOSAL_BYTES: usize = 1 << 20;
+
 /// The parts that rows of one kind name, `max` of them at most: what a new leader goes on with.
 async fn parts_in(
     core: &Rc<Core>,
@@ -80,11 +84,16 @@ pub(crate) async fn serve(core: &Rc<Core>, group: GroupId, op: PartitionOp, salv
         }
         PartitionOp::PutPart { bucket, key, upload, record } => {
             core.room_in(group)?;
-            multipart::put_part(core, group, bucket, &key, upload, &record).await
+            let answer = multipart::put_part(core, group, bucket, &key, upload, &record).await;
+            proven(core, group, answer).await
         }
-        PartitionOp::CompleteUpload { .. } => multipart::complete(core, group, op).await,
+        PartitionOp::CompleteUpload { .. } => {
+            let answer = multipart::complete(core, group, op).await;
+            proven(core, group, answer).await
+        }
         PartitionOp::AbortUpload { bucket, key, upload } => {
-            multipart::abort(core, group, bucket, &key, upload).await
+            let answer = multipart::abort(core, group, bucket, &key, upload).await;
+            proven(core, group, answer).await
         }
         PartitionOp::Seal { bucket, attempt } => seal(core, group, bucket, attempt).await,
         PartitionOp::Unseal { bucket, attempt } => unseal(core, group, bucket, attempt).await,
@@ -99,6 +108,15 @@ pub(crate) async fn serve(core: &Rc<Core>, group: GroupId, op: PartitionOp, salv
             repair::suspect(core, group, owner, object, chunks).await
         }
     }
+}
+
+/// An answer that a client takes for final, from somebody who could still decide: a leader that was deposed and does not know
+/// it yet has not seen what others were promised meanwhile.
+async fn proven(core: &Rc<Core>, group: GroupId, answer: Answer) -> Answer {
+    if matches!(answer, Err(Refusal::Object(_))) {
+        core.read_view(group, false).await?;
+    }
+    answer
 }
 
 async fn get(
@@ -203,6 +221,7 @@ async fn delete(
         latches.push(core.latches.lock(group, row).await);
     }
     let mut batch = WriteBatch::new();
+    let mut is_proven = false;
     let mut freed = Vec::new();
     let mut results = Vec::with_capacity(keys.len());
     let mut seen = std::collections::BTreeSet::new();
@@ -227,6 +246,15 @@ async fn delete(
             freed.extend(free(&mut batch, Some((current.object, current.parts()))));
         }
         results.push(Ok(()));
+        // Many parts of many keys are more than one entry may hold. Who asks again finds the first ones gone.
+        if batch.bytes() >= PROPOSAL_BYTES {
+            core.propose(group, lead.term, std::mem::take(&mut batch)).await?;
+            core.garbage.add(group, std::mem::take(&mut freed));
+            is_proven = true;
+        }
+    }
+    if is_proven && batch.is_empty() {
+        return Ok(Reply::Deleted(results));
     }
     if batch.is_empty() {
         core.read_view(group, false).await?;

@@ -271,15 +271,21 @@ async fn repair(core: &Rc<Core>, group: GroupId, object: ObjectId) -> Result<Out
     count(&core.counters.bytes_repaired, bytes_of(part, bits));
     let outcome = settle(core, group, object, &record.owner, bits).await;
     for (chunk, disk) in chunks.into_iter().filter(|(chunk, _)| bits >> chunk & 1 == 1) {
-        let (disk, chunk) = (disk, ChunkName { object, number: chunk });
+        let name = ChunkName { object, number: chunk };
         // What nothing refers to any more was freed before it was written.
-        let request = match &outcome {
-            Ok(Some(_)) => Request::ChunkConfirm { disk, chunk },
-            Ok(None) => Request::ChunkDrop { disk, chunk },
+        let is_wanted = match &outcome {
+            Ok(wanted) => wanted.is_some(),
             // It stays pending: who owns it is found out later.
             Err(_) => continue,
         };
-        let _ = core.ask_disk(disk, request).await;
+        if !is_wanted {
+            let _ = core.ask_disk(disk, Request::ChunkDrop { disk, chunk: name }).await;
+        } else if let Err(Refusal::ChunkMissing) =
+            core.ask_disk(disk, Request::ChunkConfirm { disk, chunk: name }).await
+        {
+            // Its disk was emptied meanwhile.
+            core.suspect(&record.owner, object, chunk);
+        }
     }
     Ok(match outcome? {
         Some(0) | None => Outcome::Done,

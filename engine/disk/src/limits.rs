@@ -59,6 +59,8 @@ pub struct DiskOptions {
     pub log_tail_bytes_max: usize,
     /// The same, in entries.
     pub log_tail_entries_max: usize,
+    /// Entries kept in memory for followers that fetch a snapshot ([`crate::ReplicaStore::hold_log`]), in bytes.
+    pub log_held_bytes_max: usize,
     /// Largest space file; used at format only.
     pub space_file_bytes: u64,
     /// Chunk space is reserved on the file system in steps of this size, in smaller ones where little is left.
@@ -97,6 +99,7 @@ impl DiskOptions {
             unflushed_bytes_max: 32 << 20,
             log_tail_bytes_max: 4 << 20,
             log_tail_entries_max: 4096,
+            log_held_bytes_max: 32 << 20,
             space_file_bytes: 256 << 30,
             space_step_bytes: 1 << 30,
             space_reserve_bytes: 1 << 30,
@@ -123,6 +126,7 @@ impl DiskOptions {
             unflushed_bytes_max: 128 << 10,
             log_tail_bytes_max: 32 << 10,
             log_tail_entries_max: 32,
+            log_held_bytes_max: 512 << 10,
             space_file_bytes: 16 << 20,
             space_step_bytes: 1 << 20,
             space_reserve_bytes: 1 << 20,

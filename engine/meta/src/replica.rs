@@ -146,6 +146,15 @@ struct SnapshotWatch {
     since: Instant,
 }
 
+/// A follower that was offered a snapshot.
+#[derive(Clone, Copy)]
+struct Hold {
+    /// It will need the entries after this one.
+    after: u64,
+    /// When it was there last.
+    seen: Instant,
+}
+
 pub(crate) struct Replica {
     pub(crate) group: GroupId,
     pub(crate) disk: DiskUuid,
@@ -180,6 +189,8 @@ pub(crate) struct Replica {
     rows_stuck: bool,
     snapshot_wanted: Option<u64>,
     snapshot_watch: BTreeMap<u64, SnapshotWatch>,
+    /// Voters that were offered a snapshot, until they have what was written since.
+    holds: BTreeMap<u64, Hold>,
     out: Vec<GroupMessage>,
     unflushed: VecDeque<Unflushed>,
     /// The last flush that was asked for, and the last one before Raft began to count its readies anew.
@@ -260,6 +271,7 @@ impl Replica {
             rows_stuck: false,
             snapshot_wanted: None,
             snapshot_watch: BTreeMap::new(),
+            holds: BTreeMap::new(),
             out: Vec::new(),
             unflushed: VecDeque::new(),
             last_flush: 0,
@@ -496,6 +508,7 @@ impl Replica {
         self.pin_election_timeout();
         if self.leading() {
             self.retry_snapshots(now);
+            self.hold_log(now);
             self.consider_hand_over(now);
         }
     }
@@ -658,6 +671,12 @@ impl Replica {
     fn send(&mut self, messages: Vec<Message>) {
         let members = self.offer.members.borrow();
         for message in messages {
+            if message.get_msg_type() == MessageType::MsgSnapshot {
+                let after = message.get_snapshot().get_metadata().index;
+                let hold = Hold { after, seen: Instant(0) };
+                self.holds.entry(message.to).or_insert(hold);
+                self.store.hold_log(self.holds.values().map(|hold| hold.after).min());
+            }
             if let Some(to) = members.disk(message.to) {
                 let body = GroupBody::Raft(RaftMessage(Box::new(message)));
                 self.out.push(GroupMessage { group: self.group, from: self.disk, to, body });

@@ -5,6 +5,8 @@ mod cluster;
 use buckets_env::sim::{DiskLatency, SimOptions, sweep};
 use buckets_meta::RowsState;
 use cluster::{Cluster, Layout, value_of};
+use std::cell::Cell;
+use std::rc::Rc;
 use std::time::Duration;
 
 fn fill(cluster: &Cluster, values: std::ops::Range<u64>) {
@@ -120,5 +122,41 @@ fn what_is_acknowledged_after_a_snapshot_is_durable_like_anything_else() {
             value_of(host.read_barrier(group).await.unwrap().get(&[1]).await.unwrap())
         });
         assert_eq!(value, Some(Some(77)), "an acknowledged write is gone");
+    });
+}
+
+/// Whatever is written meanwhile: a log that was cut behind the snapshot's back would make it begin again and again.
+#[test]
+fn a_voter_that_needs_a_snapshot_catches_up_while_others_write() {
+    sweep(0..6, |seed| {
+        let mut layout = Layout::new(3, 1, 1, 1);
+        // So that a snapshot takes longer than the log is kept.
+        layout.options.snapshot_page_bytes = 128;
+        let cluster = Cluster::new(seed, layout);
+        fill(&cluster, 0..256);
+        cluster.crash(1);
+        fill(&cluster, 0..600);
+        let group = cluster.groups().next().unwrap();
+        let stop = Rc::new(Cell::new(false));
+        for _ in 0..4 {
+            cluster.client(255, stop.clone(), 700..2_000);
+        }
+        cluster.start(1);
+        let place = cluster.places.iter().find(|place| place.at.0 == 1).unwrap();
+        let (_, host) = cluster.host_of(place.disk).unwrap();
+        let behind = || {
+            let (_, leader) = cluster.leader(group)?;
+            Some((leader.status(group).first()?.last, host.status(group).first()?.applied))
+        };
+        cluster.until(Duration::from_secs(10), "the voter knows what is written", || {
+            behind().is_some_and(|(last, applied)| applied > 800 && last - applied < 60)
+        });
+        // And stays there.
+        for _ in 0..10 {
+            cluster.run_for(Duration::from_millis(300));
+            assert!(behind().is_none_or(|(last, applied)| last - applied < 2000), "{:?}", behind());
+        }
+        stop.set(true);
+        cluster.check_convergence(Duration::from_secs(30));
     });
 }

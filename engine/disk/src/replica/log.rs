@@ -164,6 +164,11 @@ impl Log {
         self.entries.iter().rev().take_while(move |held| held.entry.index > flushed)
     }
 
+    /// Bytes of all entries.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Bytes of the entries after `index`.
     pub(crate) fn bytes_after(&self, index: u64) -> usize {
         self.unflushed(index).map(|held| held.entry.bytes()).sum()

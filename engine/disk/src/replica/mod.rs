@@ -19,7 +19,7 @@ use buckets_index::Index;
 use buckets_ring::id::{DiskUuid, GroupId};
 use bytes::Bytes;
 use log::{HardState, Log, LogEntry};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ops::Range;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -63,6 +63,9 @@ struct Inner {
     record_entries_bytes_max: usize,
     tail_bytes_max: usize,
     tail_entries_max: usize,
+    held_bytes_max: usize,
+    /// Entries after it are held.
+    held_after: Cell<Option<u64>>,
     state: RefCell<ReplicaState>,
 }
 
@@ -94,6 +97,8 @@ impl ReplicaStore {
             counters,
             tail_bytes_max: options.log_tail_bytes_max,
             tail_entries_max: options.log_tail_entries_max,
+            held_bytes_max: options.log_held_bytes_max,
+            held_after: Cell::new(None),
             state: RefCell::new(state),
         };
         ReplicaStore { inner: Rc::new(inner) }
@@ -169,8 +174,7 @@ impl ReplicaStore {
         state.chain = lsn.0;
         state.log.append(entries, lsn.0);
         state.take(with);
-        let flushed = self.inner.index.flushed().index;
-        state.log.compact(flushed, self.inner.tail_bytes_max, self.inner.tail_entries_max);
+        self.compact_log(&mut state.log);
         Ok(lsn)
     }
 
@@ -321,9 +325,21 @@ impl ReplicaStore {
 
     /// Drops what the index has taken over.
     pub(crate) fn compact(&self) {
-        let flushed = self.inner.index.flushed().index;
+        self.compact_log(&mut self.inner.state.borrow_mut().log);
+    }
+
+    fn compact_log(&self, log: &mut Log) {
         let inner = &self.inner;
-        inner.state.borrow_mut().log.compact(flushed, inner.tail_bytes_max, inner.tail_entries_max);
+        let flushed = inner.index.flushed().index;
+        // Over the bound nobody is helped by a part of it.
+        let held = inner.held_after.get().filter(|_| log.bytes() <= inner.held_bytes_max);
+        log.compact(flushed.min(held.unwrap_or(u64::MAX)), inner.tail_bytes_max, inner.tail_entries_max);
+    }
+
+    /// Keeps the entries after `after`, though the index has taken them over, for somebody who fetches a snapshot that ends
+    /// there; `None`: for nobody. At most [`DiskOptions::log_held_bytes_max`].
+    pub fn hold_log(&self, after: Option<u64>) {
+        self.inner.held_after.set(after);
     }
 
     /// Makes this replica need nothing before `until_lsn`: logs the unflushed entries before it again where they are

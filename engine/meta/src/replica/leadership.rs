@@ -61,6 +61,8 @@ impl Replica {
         } else if self.leading_since.is_some() {
             self.leading_since = None;
             self.snapshot_watch.clear();
+            self.holds.clear();
+            self.store.hold_log(None);
             self.own_pace.forget();
             self.preferred_pace.forget();
         }

@@ -8,6 +8,12 @@ use buckets_env::Instant;
 use buckets_ring::id::DiskUuid;
 use raft::ProgressState;
 use raft::eraftpb::{Message, MessageType};
+use std::time::Duration;
+
+/// A follower that lacks so many entries at most needs no log but what is there anyway.
+const CAUGHT_UP_WITHIN: u64 = 64;
+/// How long the log is kept for a follower that is not heard.
+const HOLD_FOR_ABSENT: Duration = Duration::from_secs(10);
 
 impl Replica {
     /// The rows turned out to be damaged: another voter should lead, and the rows must be fetched again.
@@ -103,6 +109,24 @@ impl Replica {
         message.index = self.applied().index;
         message.commit = self.applied().index;
         self.send(vec![message]);
+    }
+
+    /// Keeps the log for followers that fetch a snapshot: cut behind its back, they would have to fetch another one, and so on for as
+    /// long as there are writes.
+    pub(super) fn hold_log(&mut self, now: Instant) {
+        let last = self.store.last_index();
+        let progress = self.node.raft.prs();
+        self.holds.retain(|id, hold| {
+            let Some(progress) = progress.get(*id) else { return false };
+            hold.after = hold.after.max(progress.matched);
+            if progress.recent_active || hold.seen == Instant(0) {
+                hold.seen = now;
+            }
+            let has_caught_up = progress.state == ProgressState::Replicate
+                && last - progress.matched.min(last) <= CAUGHT_UP_WITHIN;
+            !has_caught_up && now.since(hold.seen) < HOLD_FOR_ABSENT
+        });
+        self.store.hold_log(self.holds.values().map(|hold| hold.after).min());
     }
 
     /// Offers a snapshot again to followers that were offered one and did not get ahead.

@@ -166,7 +166,12 @@ fn disk_options(large: bool) -> DiskOptions {
         level1_bytes: 128 << 10,
         ..IndexOptions::new(BlockCache::new(1 << 20))
     };
-    DiskOptions { log_tail_entries_max: 8, log_tail_bytes_max: 8 << 10, ..DiskOptions::small(index) }
+    DiskOptions {
+        log_tail_entries_max: 8,
+        log_tail_bytes_max: 8 << 10,
+        log_held_bytes_max: 4 << 20,
+        ..DiskOptions::small(index)
+    }
 }
 
 fn format_json(disk: DiskUuid) -> FormatJson {

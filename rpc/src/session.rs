@@ -5,11 +5,14 @@
 //!   random numbers included: a frame of another connection, of the other direction or of another place in this one does
 //!   not verify.
 //! - A frame's place is its number in its direction, which does not travel: each side counts.
-//! - Keys are wiped when they are dropped, and never shown.
+//! - Keys are never shown. Those that wait for their use are wiped when they are dropped; the states of the hashes that work with
+//!   them are not.
 //!
 //! A head is verified with HMAC-SHA256. A payload is first hashed with XXH3-128 under a secret of the direction, and HMAC is
-//! taken of that hash, so that gigabytes a second can be verified and the hash itself never travels: who does not know the
-//! secret cannot look for another payload of the same hash. Tags are 16 bytes.
+//! taken of that hash, so that gigabytes a second can be verified and the hash itself never travels. Tags are 16 bytes.
+//!
+//! XXH3 is no universal hash with a proof: who sits on the way and flips chosen bits of a payload may go unnoticed once in some
+//! 2^33 attempts, each of which ends the connection. Where the network between nodes is not one's own, TLS is what is meant for it.
 
 use hmac::{Hmac, Mac};
 use sha2::Sha256;

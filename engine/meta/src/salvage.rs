@@ -43,6 +43,9 @@ use std::rc::Rc;
 pub(crate) struct Salvages {
     groups: RefCell<BTreeMap<GroupId, Rc<Salvage>>>,
     rounds: RefCell<BTreeMap<u64, Rc<Round>>>,
+    /// How often this core has let a group's voters go on: what was found before does not hold any more then, whichever of several
+    /// salvages that began at once it was.
+    thaws: RefCell<BTreeMap<GroupId, u64>>,
 }
 
 #[derive(Default)]
@@ -60,6 +63,8 @@ struct Salvage {
 #[derive(Clone)]
 struct Found {
     until: Instant,
+    /// [`Salvages::thaws`] when the round began.
+    thaws: u64,
     newest: DiskUuid,
     last: Position,
     /// Where the newest log is on this core.
@@ -67,6 +72,10 @@ struct Found {
 }
 
 impl Salvages {
+    fn thaws(&self, group: GroupId) -> u64 {
+        self.thaws.borrow().get(&group).copied().unwrap_or(0)
+    }
+
     /// An answer to a round. False where it is none of this core's.
     pub(crate) fn answered(&self, from: DiskUuid, position: LogPosition) -> bool {
         let rounds = self.rounds.borrow();
@@ -86,13 +95,14 @@ impl GroupHost {
         let known = core.salvages.groups.borrow().get(&group).cloned();
         if let Some(salvage) = known {
             salvage.used.set(core.env.now());
-            if let Some(outcome) = salvage.answer(core.env.now()) {
+            if let Some(outcome) = salvage.answer(core.env.now(), core.salvages.thaws(group)) {
                 return outcome;
             }
         }
         let found = core.begin_salvage(&seat).await?;
         let salvage = Rc::new(Salvage { used: Cell::new(core.env.now()), found: RefCell::new(found) });
-        let outcome = salvage.answer(core.env.now()).unwrap_or(Err(SalvageError::Unusable));
+        let outcome = salvage.answer(core.env.now(), core.salvages.thaws(group));
+        let outcome = outcome.unwrap_or(Err(SalvageError::Unusable));
         // Of several that began at once, one goes on.
         let first = {
             let mut groups = core.salvages.groups.borrow_mut();
@@ -116,9 +126,9 @@ impl GroupHost {
 
 impl Salvage {
     /// `None` where the last round does not count any more.
-    fn answer(&self, now: Instant) -> Option<Result<View, SalvageError>> {
+    fn answer(&self, now: Instant, thaws: u64) -> Option<Result<View, SalvageError>> {
         let found = self.found.borrow();
-        if now >= found.until {
+        if now >= found.until || found.thaws != thaws {
             return None;
         }
         Some(found.view.clone().ok_or(SalvageError::Elsewhere { disk: found.newest }))
@@ -141,7 +151,7 @@ impl Core {
         members: &Members,
         before: Option<Found>,
     ) -> Result<Found, SalvageError> {
-        let began = self.env.now();
+        let (began, thaws) = (self.env.now(), self.salvages.thaws(seat.key.0));
         let answers = self.salvage_round(seat, members, true).await;
         let judged = judge(members, &answers).and_then(|()| {
             // A leader may count on a voter that did not stand still.
@@ -178,7 +188,7 @@ impl Core {
             }
             (_, None) => None,
         };
-        Ok(Found { until, newest, last, view })
+        Ok(Found { until, thaws, newest, last, view })
     }
 
     /// Renews a salvage until it must end or nobody wants it any more.
@@ -232,6 +242,7 @@ impl Core {
     }
 
     fn thaw(self: &Rc<Core>, seat: &Seat, members: &Members) {
+        *self.salvages.thaws.borrow_mut().entry(seat.key.0).or_default() += 1;
         self.tell_voters(seat, members, &GroupBody::Thaw);
     }
 

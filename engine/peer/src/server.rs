@@ -4,7 +4,8 @@
 //! - Every core listens on the one port between nodes, and accepts for all: who has proved itself is handed to the core that
 //!   it is for, whose [`Service`] alone serves it.
 //! - Handshakes under way, connections, and questions in service are bounded; over a bound a connection is closed and a
-//!   question declined, at once, and counted.
+//!   question declined, at once, and counted. Of handshakes the one that has taken longest makes room: strangers who keep all
+//!   places do not keep nodes out, which need milliseconds.
 //! - Questions of one connection are given to the service in the order in which they were asked.
 
 use crate::channel::{Channel, DetachedChannel};
@@ -16,9 +17,12 @@ use buckets_env::{CoreReceiver, CoreSender, Env, Instant, Listener, Stream, Wake
 use buckets_rpc::connection::Serving;
 use buckets_rpc::handshake::Handshake;
 use buckets_rpc::session::Session;
-use futures::future::LocalBoxFuture;
+use futures::channel::oneshot;
+use futures::future::{LocalBoxFuture, select};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,6 +31,10 @@ use std::time::Duration;
 const ARRIVALS_MAX: usize = 1024;
 /// The pause after a failed accept: the process may be out of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// So many lines about refused connections are written by one core in so long a time.
+const LINES_MAX: u32 = 20;
+const LINES_EVERY: Duration = Duration::from_secs(60);
 
 /// What serves the questions of other nodes on one core.
 pub trait Service {
@@ -91,7 +99,11 @@ struct Server {
     options: Rc<PeerOptions>,
     service: Rc<dyn Service>,
     to_cores: Vec<CoreSender<Arrival>>,
-    handshakes: Cell<usize>,
+    /// Handshakes under way, in the order in which they began; one ends where its sender is dropped.
+    newcomers: RefCell<BTreeMap<u64, oneshot::Sender<()>>>,
+    next_newcomer: Cell<u64>,
+    /// Since when lines about refused connections are counted, and how many there were.
+    told: Cell<(Instant, u32)>,
     serving: Cell<usize>,
     links: RefCell<BTreeMap<u64, Rc<Link>>>,
     next_link: Cell<u64>,
@@ -120,7 +132,9 @@ impl PeerServer {
             options: Rc::new(options),
             service,
             to_cores,
-            handshakes: Cell::new(0),
+            newcomers: RefCell::default(),
+            next_newcomer: Cell::new(0),
+            told: Cell::new((env.now(), 0)),
             serving: Cell::new(0),
             links: RefCell::default(),
             next_link: Cell::new(0),
@@ -167,17 +181,25 @@ impl Server {
                 }
             };
             self.counts.borrow_mut().accepted += 1;
-            let full = self.handshakes.get() >= self.options.handshakes_max
-                || self.links.borrow().len() >= self.options.connections_max;
+            let full = self.links.borrow().len() >= self.options.connections_max;
             if full || self.closed.get() {
                 self.count_refusal(HandshakeError::Busy);
                 continue;
             }
-            self.handshakes.set(self.handshakes.get() + 1);
+            let number = self.next_newcomer.replace(self.next_newcomer.get() + 1);
+            let (stay, leave) = oneshot::channel();
+            let crowded_out = {
+                let mut newcomers = self.newcomers.borrow_mut();
+                newcomers.insert(number, stay);
+                (newcomers.len() > self.options.handshakes_max).then(|| newcomers.pop_first())
+            };
+            if crowded_out.is_some() {
+                self.count_refusal(HandshakeError::Busy);
+            }
             let server = self.clone();
             self.env.spawn(async move {
-                server.clone().welcome(stream).await;
-                server.handshakes.set(server.handshakes.get() - 1);
+                select(pin!(server.clone().welcome(stream)), leave).await;
+                server.newcomers.borrow_mut().remove(&number);
             });
         }
     }
@@ -187,7 +209,7 @@ impl Server {
         let (channel, session, remote) = match self.prove(stream).await {
             Ok(proven) => proven,
             Err(refusal) => {
-                tracing::warn!(?from, error = %refusal, "a connection between nodes was refused");
+                self.tell(from, &refusal);
                 return self.count_refusal(refusal.error);
             }
         };
@@ -235,6 +257,23 @@ impl Server {
                 end => tracing::debug!(node = %remote.node, core = remote.core, %end, "another node is gone"),
             }
         });
+    }
+
+    /// Strangers must not fill the log.
+    fn tell(&self, from: Option<SocketAddr>, refusal: &NoSession) {
+        let now = self.env.now();
+        let (mut since, mut lines) = self.told.get();
+        if now.since(since) >= LINES_EVERY {
+            (since, lines) = (now, 0);
+        }
+        lines = lines.saturating_add(1);
+        self.told.set((since, lines));
+        if lines <= LINES_MAX {
+            tracing::warn!(?from, error = %refusal, "a connection between nodes was refused");
+        }
+        if lines == LINES_MAX {
+            tracing::warn!("more connections that are refused are only counted for a while");
+        }
     }
 
     fn count_refusal(&self, error: HandshakeError) {

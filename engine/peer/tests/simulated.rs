@@ -460,6 +460,35 @@ fn garbage_oversized_and_silent_connections_are_ended_and_counted() {
 }
 
 #[test]
+fn strangers_who_keep_every_place_do_not_keep_nodes_out() {
+    sweep(0..10, |seed| {
+        let simulation = Simulation::new(seed);
+        let (client, server) = nodes(&simulation);
+        let options = PeerOptions { handshakes_max: 20, ..PeerOptions::default() };
+        serve(&server, identity(2, 1), &options);
+        let address = SocketAddr::new(server.ip(), PORT);
+        let stranger = simulation.node("stranger").env(0);
+        let flood = stranger.clone();
+        stranger.spawn(async move {
+            let mut silent = Vec::new();
+            for _ in 0..1000 {
+                silent.extend(flood.connect(address).await);
+                flood.sleep(10 * MS).await;
+            }
+        });
+        client
+            .run(0, async |env: Env| {
+                env.sleep(SECOND).await;
+                for _ in 0..5 {
+                    let peer = peer(&env, identity(1, 1), &server, 0, &options);
+                    peer.request(text("an honest one"), SECOND).await.unwrap();
+                }
+            })
+            .unwrap();
+    });
+}
+
+#[test]
 fn a_peer_whose_power_failed_is_given_up() {
     sweep(0..10, |seed| {
         let simulation = Simulation::new(seed);

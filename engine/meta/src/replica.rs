@@ -140,10 +140,43 @@ struct Round {
     reads: Vec<Read>,
 }
 
+/// What an entry takes beside its data, about.
+const ENTRY_OVERHEAD_BYTES: u64 = 32;
+
 /// What is left of a snapshot offer from the leader.
 #[derive(Clone, Copy)]
 struct SnapshotWatch {
     since: Instant,
+}
+
+/// Raft adds entries to appends that wait without a limit, and for a follower that is far behind all that it lacks: a message that is
+/// too long for the way to other nodes would never arrive.
+fn split(mut message: Message, bytes_max: u64) -> Vec<Message> {
+    let bytes_of = |entry: &Entry| entry.data.len() as u64 + ENTRY_OVERHEAD_BYTES;
+    let is_short =
+        |entries: &[Entry]| entries.len() < 2 || entries.iter().map(bytes_of).sum::<u64>() <= bytes_max;
+    if message.get_msg_type() != MessageType::MsgAppend || is_short(&message.entries) {
+        return vec![message];
+    }
+    let entries = message.take_entries();
+    let without_entries = message.clone();
+    let mut pieces = Vec::new();
+    let mut bytes = 0;
+    for entry in entries {
+        let more = bytes_of(&entry);
+        if bytes > 0 && bytes + more > bytes_max {
+            let mut next = without_entries.clone();
+            if let Some(last) = message.entries.last() {
+                (next.index, next.log_term) = (last.index, last.term);
+            }
+            pieces.push(std::mem::replace(&mut message, next));
+            bytes = 0;
+        }
+        bytes += more;
+        message.entries.push(entry);
+    }
+    pieces.push(message);
+    pieces
 }
 
 /// A follower that was offered a snapshot.
@@ -670,7 +703,8 @@ impl Replica {
 
     fn send(&mut self, messages: Vec<Message>) {
         let members = self.offer.members.borrow();
-        for message in messages {
+        let bytes_max = self.options.message_bytes_max;
+        for message in messages.into_iter().flat_map(|message| split(message, bytes_max)) {
             if message.get_msg_type() == MessageType::MsgSnapshot {
                 let after = message.get_snapshot().get_metadata().index;
                 let hold = Hold { after, seen: Instant(0) };

@@ -160,3 +160,20 @@ fn a_voter_that_needs_a_snapshot_catches_up_while_others_write() {
         cluster.check_convergence(Duration::from_secs(30));
     });
 }
+
+#[test]
+fn what_a_voter_lacks_comes_in_messages_of_a_bounded_length() {
+    sweep(0..2, |seed| {
+        let mut layout = Layout::new(3, 1, 1, 1);
+        layout.options.message_bytes_max = 2 << 10;
+        layout.large_disks = true;
+        let cluster = Cluster::new(seed, layout);
+        fill(&cluster, 0..10);
+        cluster.crash(1);
+        fill(&cluster, 10..250);
+        cluster.start(1);
+        fill(&cluster, 0..10);
+        cluster.check_convergence(Duration::from_secs(30));
+        assert!(cluster.net.longest.get() < 4 << 10, "{} bytes", cluster.net.longest.get());
+    });
+}

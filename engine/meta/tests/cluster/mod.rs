@@ -74,6 +74,8 @@ pub(crate) struct Net {
     /// Holds messages back that ask a voter to take over.
     pub(crate) hand_over_delay: Cell<Option<Duration>>,
     pub(crate) sent: Cell<u64>,
+    /// Bytes of the longest message to another node.
+    pub(crate) longest: Cell<usize>,
 }
 
 struct Wire {
@@ -98,6 +100,7 @@ impl Transport for Wire {
             return;
         }
         let encoded = message.encode();
+        net.longest.set(net.longest.get().max(encoded.len()));
         let mut delay = if late { 100_000..3_000_000_000 } else { 50_000..500_000 };
         if let Some(held) = net.hand_over_delay.get()
             && format!("{:?}", message.body).contains("MsgTimeoutNow")
@@ -212,6 +215,7 @@ impl Cluster {
             blocked: RefCell::default(),
             hand_over_delay: Cell::new(None),
             sent: Cell::new(0),
+            longest: Cell::new(0),
         };
         let rng = RefCell::new(simulation.rng());
         let cluster = Cluster {

@@ -7,6 +7,7 @@
 
 use crate::message::{DiskIndex, Refusal};
 use crate::object::api::ObjectError;
+use buckets_env::Instant;
 use buckets_peer::NodeId;
 use buckets_ring::assembly::Assembly;
 use buckets_ring::coding::Coding;
@@ -20,7 +21,8 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU64, Ordering};
+use std::time::Duration;
 use xxhash_rust::xxh3::Xxh3;
 
 /// Bodies up to so many bytes live beside their manifest, unless something else is chosen. Measured (benches/README.md):
@@ -116,6 +118,8 @@ pub struct MappedNode {
     /// 0 until it told.
     cores: AtomicU16,
     state: AtomicU8,
+    /// When it was lost, in nanoseconds of the clock; the end of time where that never happened.
+    lost_at: AtomicU64,
     draining: AtomicBool,
     far: AtomicBool,
     address: Mutex<Option<SocketAddr>>,
@@ -140,6 +144,12 @@ impl MappedNode {
             1 => NodeState::Up,
             _ => NodeState::Unreachable,
         }
+    }
+
+    /// For how long it has been lost, or nothing where it was never heard; `None` where it is heard.
+    pub(crate) fn silent_for(&self, now: Instant) -> Option<Duration> {
+        let lost_at = Instant(self.lost_at.load(Ordering::Acquire));
+        (self.state() != NodeState::Up).then(|| now.since(lost_at))
     }
 
     /// Whether it shall lead nothing, so that it can be stopped. Known of this node only.
@@ -175,6 +185,11 @@ impl MappedNode {
 
     pub(crate) fn set_state(&self, state: NodeState) {
         self.state.store(state as u8, Ordering::Release);
+    }
+
+    pub(crate) fn set_lost(&self, now: Instant) {
+        self.lost_at.store(now.0, Ordering::Release);
+        self.set_state(NodeState::Unreachable);
     }
 
     pub(crate) fn set_draining(&self, draining: bool) {
@@ -318,6 +333,7 @@ impl NodeMap {
                 name,
                 cores: AtomicU16::new(0),
                 state: AtomicU8::new(NodeState::Awaited as u8),
+                lost_at: AtomicU64::new(u64::MAX),
                 draining: AtomicBool::new(false),
                 far: AtomicBool::new(false),
                 address: Mutex::default(),

@@ -47,6 +47,9 @@ const NOTICE_BYTES: usize = 1 << 20;
 const PUBLISH_LIMIT: Duration = Duration::from_secs(1);
 /// How long it is waited for what is being read on other nodes.
 const IN_USE_LIMIT: Duration = Duration::from_secs(3);
+/// A node that is not heard cannot say what it reads, and may be heard by others: for so long after it was lost it counts
+/// as reading everything.
+const READS_UNHEARD: Duration = Duration::from_secs(120);
 
 /// How a node reaches the others, and is reached.
 #[derive(Clone)]
@@ -143,19 +146,25 @@ impl Nodes {
 
     /// Asks a core of another node.
     pub(crate) async fn ask(&self, to: Place, request: &Request, limit: Duration) -> Answer {
-        let peer = self.peer(to).ok_or(Refusal::Unreachable)?;
-        let answer =
-            peer.request(wire::encode_request(request), limit).await.map_err(|error| match error {
-                AskError::Overloaded => Refusal::Overloaded,
-                AskError::Unreachable => Refusal::Unreachable,
+        self.ask_heard(to, request, limit).await.unwrap_or_else(|error| {
+            Err(match error {
+                AskError::Overloaded | AskError::Declined => Refusal::Overloaded,
+                AskError::Unreachable | AskError::NotSent => Refusal::Unreachable,
                 AskError::Unknown => Refusal::Unknown,
                 AskError::TooLong(lengths) => internal(lengths.to_string()),
-            })?;
+            })
+        })
+    }
+
+    /// Asks it where it matters whether it was heard: an error where there is no answer.
+    async fn ask_heard(&self, to: Place, request: &Request, limit: Duration) -> Result<Answer, AskError> {
+        let peer = self.peer(to).ok_or(AskError::Unreachable)?;
+        let answer = peer.request(wire::encode_request(request), limit).await?;
         // It has been answered, but how is not known.
-        wire::decode_answer(answer).unwrap_or_else(|error| {
+        Ok(wire::decode_answer(answer).unwrap_or_else(|error| {
             tracing::error!(node = self.map.node(to.node).name, %error, "an answer of another node cannot be read");
             Err(Refusal::Unknown)
-        })
+        }))
     }
 
     /// Sends a message of Raft, which may be lost: together with others for the same core, as soon as the tasks that run now
@@ -304,19 +313,20 @@ async fn watch(core: Rc<Core>, node: NodeIndex) {
     let mut heard = core.env.now();
     for turn in 0.. {
         let asked = core.env.now();
-        let answer = core.nodes.ask(to, &Request::Pulse, PULSE_LIMIT).await;
+        let answer = core.nodes.ask_heard(to, &Request::Pulse, PULSE_LIMIT).await;
         let now = core.env.now();
         match answer {
-            Ok(Reply::Pulse(pulse)) => {
+            Ok(Ok(Reply::Pulse(pulse))) => {
                 heard = now;
                 core.note_distance(|distance| distance.pulse(node, now.since(asked), pulse.to_most));
                 take_pulse(&core, node, *pulse).await;
                 tell_if_far(&core, node).await;
             }
-            Err(Refusal::Overloaded) => heard = now,
+            // It has something else to do. Where this node has, that says nothing of the other one.
+            Err(AskError::Declined) => heard = now,
             other => {
                 let patience = match other {
-                    Err(Refusal::Unreachable) => UNREACHABLE_AFTER,
+                    Err(AskError::Unreachable) => UNREACHABLE_AFTER,
                     _ => SILENT_AFTER,
                 };
                 if now.since(heard) >= patience {
@@ -397,7 +407,7 @@ fn lose(core: &Core, node: NodeIndex) {
     let mapped = core.map.node(node);
     if mapped.state() != NodeState::Unreachable {
         tracing::warn!(node = mapped.name, "a node does not answer");
-        mapped.set_state(NodeState::Unreachable);
+        mapped.set_lost(core.env.now());
         core.note_distance(|distance| distance.lost(node));
     }
     for (_, disk) in core.map.disks_of(node) {
@@ -472,10 +482,20 @@ impl Core {
         Ok(in_use)
     }
 
-    /// Which of them are being read on any node. An error where one of them did not say; a node that is not there reads
-    /// nothing.
+    /// Whether a node that is not heard may be reading anything.
+    pub(crate) fn may_be_read_unheard(&self) -> bool {
+        let now = self.env.now();
+        let mut silent = self.map.other_nodes().filter_map(|node| self.map.node(node).silent_for(now));
+        silent.any(|silent| silent < READS_UNHEARD)
+    }
+
+    /// Which of them are being read on any node. An error where one of them did not say; a node that has not been there
+    /// for minutes reads nothing.
     pub(crate) async fn in_use(self: &Rc<Self>, parts: Vec<ObjectId>) -> Result<Vec<ObjectId>, Refusal> {
         let mut in_use = self.in_use_here(&parts).await?;
+        if self.may_be_read_unheard() {
+            return Err(Refusal::Unreachable);
+        }
         let request = Request::InUse(parts);
         let up = self.map.other_nodes().filter(|node| self.map.node(*node).state() == NodeState::Up);
         let asked = up.map(|node| self.nodes.ask(Place { node, core: 0 }, &request, IN_USE_LIMIT));

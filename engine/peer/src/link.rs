@@ -28,12 +28,18 @@ const FRAMES_PER_SLICE: u32 = 64;
 /// Why a question has no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AskError {
-    /// Too much is under way, here or at the peer. Nothing happened.
+    /// Too much is under way here. Nothing happened.
     #[error("too much is under way to this peer")]
     Overloaded,
+    /// The peer has heard it and does not serve it: it has too much to do, or does not know the question. Nothing happened.
+    #[error("the peer declines")]
+    Declined,
     /// There is no connection, or none came in time. Nothing happened.
     #[error("the peer cannot be reached")]
     Unreachable,
+    /// There is a connection, and its turn did not come in time. Nothing happened.
+    #[error("it could not be sent in time")]
+    NotSent,
     /// It can never be sent. Nothing happened.
     #[error(transparent)]
     TooLong(#[from] TooLong),
@@ -61,8 +67,8 @@ impl From<Refused> for AskError {
 impl From<Fate> for AskError {
     fn from(fate: Fate) -> AskError {
         match fate {
-            Fate::NotSent => AskError::Unreachable,
-            Fate::Declined => AskError::Overloaded,
+            Fate::NotSent => AskError::NotSent,
+            Fate::Declined => AskError::Declined,
             Fate::Unknown => AskError::Unknown,
         }
     }
@@ -239,7 +245,7 @@ impl Link {
                     receiver.request(self, serving, message, deadline);
                 }
                 Event::Answer(asker, message) => drop(asker.send(Ok(message))),
-                Event::Declined(asker) => drop(asker.send(Err(AskError::Overloaded))),
+                Event::Declined(asker) => drop(asker.send(Err(AskError::Declined))),
                 Event::OneWay(message) => receiver.one_way(message),
                 Event::RoundTrip(round_trip) => receiver.round_trip(now, round_trip),
                 // A pong, or a refusal, may wait now.

@@ -237,7 +237,7 @@ fn a_question_ends_at_its_deadline_and_a_late_answer_is_dropped() {
         assert_eq!((counts.late_answers, counts.unknown, counts.answered), (1, 1, 2));
         // What nobody waits for any more is forgotten.
         assert!(env.timeout(10 * MS, peer.request(text("wait 500 c"), SECOND)).await.is_none());
-        assert_eq!(peer.request(text("refuse"), SECOND).await.map(drop), Err(AskError::Overloaded));
+        assert_eq!(peer.request(text("refuse"), SECOND).await.map(drop), Err(AskError::Declined));
     });
 }
 
@@ -347,7 +347,7 @@ fn a_flood_is_declined_and_nobody_else_suffers() {
                 };
                 let (outcomes, ()) = futures::future::join(join_all(questions), calm).await;
                 let declined =
-                    outcomes.iter().filter(|outcome| matches!(outcome, Err(AskError::Overloaded))).count();
+                    outcomes.iter().filter(|outcome| matches!(outcome, Err(AskError::Declined))).count();
                 let answered = outcomes.iter().filter(|outcome| outcome.is_ok()).count();
                 assert_eq!(declined + answered, 3000);
                 assert!(answered >= 50 && declined > 1000, "{answered}, {declined}");

@@ -1,8 +1,9 @@
 //! Chunks are freed behind the write that made them garbage.
 //!
 //! What must hold: a chunk is freed only after the batch that names it as garbage is committed; its garbage row goes
-//! only after every disk that is in service has freed it; rows that could not be finished are tried again, and are
-//! found again by whoever leads the partition next.
+//! only after every disk that is in service has freed it; what a node reads is not freed, unless that node has not been
+//! heard for minutes; rows that could not be finished are tried again, and are found again by whoever leads the
+//! partition next.
 
 use super::parts_in;
 use crate::core::Core;
@@ -71,7 +72,9 @@ pub(crate) async fn collect_garbage(core: Rc<Core>) {
     let gather = GATHER + GATHER_PER_NODE * core.map.nodes.len() as u32;
     loop {
         core.env.sleep(gather).await;
-        while let Err(refusal) = free_round(&core).await {
+        while !core.may_be_read_unheard()
+            && let Err(refusal) = free_round(&core).await
+        {
             tracing::debug!(%refusal, "garbage will be freed later");
         }
         if core.env.now().since(last_scan) >= RETRY {

@@ -500,6 +500,37 @@ fn what_a_gateway_reads_is_freed_behind_it() {
     });
 }
 
+/// Its way to one of the others breaks while it reads, so that this one cannot ask what it reads.
+#[test]
+fn what_a_node_reads_that_is_not_heard_is_not_freed() {
+    sweep(0..6, |seed| {
+        run(seed, three_nodes(), async |simulation, nodes, env| {
+            let store = with_bucket(nodes, &env).await;
+            let (old, new) = (Content { seed: 8, len: 20_000_000 }, Content { seed: 9, len: 1000 });
+            put(&store, "key", old, WriteCondition::Always).await.unwrap();
+            let reader = nodes.store(&env, 2, 0).await;
+            let (done, received) = oneshot::channel();
+            let inside = nodes.nodes[2].env(0);
+            nodes.nodes[2].env(0).spawn(async move {
+                let mut stream = reader.open(BUCKET, "key").await.unwrap().read(0..old.len);
+                let mut bytes = Vec::new();
+                while let Some(block) = stream.next().await.unwrap() {
+                    bytes.extend_from_slice(&block);
+                    inside.sleep(Duration::from_secs(1)).await;
+                }
+                done.send(bytes).unwrap();
+            });
+            env.sleep(Duration::from_secs(2)).await;
+            simulation.partition(&[&nodes.nodes[2]], &[&nodes.nodes[seed as usize % 2]]);
+            env.sleep(Duration::from_secs(3)).await;
+            while put(&store, "key", new, WriteCondition::Always).await.is_err() {
+                env.sleep(Duration::from_millis(200)).await;
+            }
+            assert!(received.await.unwrap() == old.bytes());
+        });
+    });
+}
+
 /// More disks than may be lost are taken for emptied ones, and lack nothing.
 #[test]
 fn what_is_only_suspected_still_counts_where_nothing_else_is_left() {

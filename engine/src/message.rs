@@ -261,7 +261,7 @@ pub enum PartitionOp {
         /// The attempt.
         attempt: u64,
     },
-    /// Whether a record refers to this part.
+    /// Whether a record refers to this part; if none does, none ever will.
     Refers {
         /// Where to look.
         owner: ChunkOwner,
@@ -306,7 +306,6 @@ impl PartitionOp {
                 | PartitionOp::GetUpload { .. }
                 | PartitionOp::ListParts { .. }
                 | PartitionOp::ListUploads { .. }
-                | PartitionOp::Refers { .. }
                 | PartitionOp::HasLost { .. }
         )
     }

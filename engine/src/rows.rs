@@ -10,6 +10,7 @@
 //! 'p' bucket(16) upload(16) number(2, BE)  -> PartRecord          their parts
 //! 'g' object(16)                           -> GarbageRecord       chunks to free
 //! 'r' object(16)                           -> RepairRecord        chunks to write again
+//! 'x' object(16)                           -> Unix ms             given up: no record may refer to it any more
 //! 's' bucket(16)                           -> attempt             sealed: the bucket is being removed
 //! 'B' name                                 -> bucket record       root group
 //! 'U' access key                           -> user record         root group
@@ -66,6 +67,16 @@ pub fn garbage(object: ObjectId) -> Bytes {
 /// Chunks to write again.
 pub fn repair(object: ObjectId) -> Bytes {
     of_part(b'r', object)
+}
+
+/// A part that was given up.
+pub fn given_up(object: ObjectId) -> Bytes {
+    of_part(b'x', object)
+}
+
+/// All rows of parts that were given up.
+pub fn all_given_up() -> Range<Bytes> {
+    Bytes::from_static(b"x")..Bytes::from_static(b"y")
 }
 
 /// All rows of chunks to free.

@@ -5,6 +5,7 @@
 //! heard for minutes; rows that could not be finished are tried again, and are found again by whoever leads the
 //! partition next.
 
+use super::orphans::forget_given_up;
 use super::parts_in;
 use crate::core::Core;
 use crate::counters::count;
@@ -81,6 +82,7 @@ pub(crate) async fn collect_garbage(core: Rc<Core>) {
             last_scan = core.env.now();
             for group in core.led_groups() {
                 let _ = rescan_garbage(&core, group).await;
+                let _ = forget_given_up(&core, group).await;
             }
         }
     }

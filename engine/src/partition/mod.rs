@@ -13,6 +13,7 @@ mod latch;
 mod list;
 mod lost;
 mod multipart;
+mod orphans;
 mod repair;
 
 pub(crate) use garbage::{GarbageQueue, collect_garbage, rescan_garbage};
@@ -22,7 +23,7 @@ pub(crate) use repair::{RepairQueue, repair_chunks, rescan_repairs};
 
 use crate::core::{Core, Lead, View};
 use crate::counters::count;
-use crate::manifest::{Body, ChunkOwner, GarbageRecord, Manifest, Part, PartRecord};
+use crate::manifest::{Body, ChunkOwner, GarbageRecord, Manifest, Part};
 use crate::message::{Answer, PartitionOp, Refusal, Reply, RootOp};
 use crate::object::api::{ObjectError, WriteCondition};
 use crate::rows;
@@ -70,7 +71,7 @@ pub(crate) async fn serve(core: &Rc<Core>, group: GroupId, op: PartitionOp, salv
         PartitionOp::ListUploads { bucket, request } => {
             multipart::list_uploads(core, group, bucket, &request, salvage).await
         }
-        PartitionOp::Refers { owner, object } => refers(core, group, &owner, object).await,
+        PartitionOp::Refers { owner, object } => orphans::refers(core, group, &owner, object).await,
         PartitionOp::Put { bucket, key, manifest, inline, condition } => {
             core.room_in(group)?;
             put(core, group, bucket, &key, &manifest, inline, &condition).await
@@ -190,6 +191,7 @@ async fn put(
         // The same question asked again: it has already happened.
         return Ok(Reply::Done);
     }
+    orphans::check_kept(core, group, &lead, manifest.parts()).await?;
     check_condition(core, group, condition, current.as_ref()).await?;
     let mut batch = WriteBatch::new();
     batch.put(row, manifest.encode());
@@ -321,29 +323,6 @@ async fn sealed_by(
     let row = lead.view.get(&rows::seal(bucket)).await.map_err(|e| core.index_refusal(group, &e))?;
     let attempt = |row: Bytes| row[..].try_into().map(u64::from_le_bytes);
     row.map(attempt).transpose().map_err(|_| ObjectError::Internal("a seal is damaged".into()).into())
-}
-
-async fn refers(core: &Rc<Core>, group: GroupId, owner: &ChunkOwner, object: ObjectId) -> Answer {
-    let view = core.read_view(group, false).await?;
-    let key = owner.key.as_bytes();
-    let rows_to_ask = owner
-        .upload
-        .map(|(upload, number)| rows::part(owner.bucket, upload, number))
-        .into_iter()
-        .chain([rows::object(owner.bucket, key)]);
-    for row in rows_to_ask {
-        let Some(record) = view.get(&row).await.map_err(|e| core.index_refusal(group, &e))? else {
-            continue;
-        };
-        let refers = match row[0] {
-            b'p' => decoded(PartRecord::decode(&record))?.part.object == object,
-            _ => decoded(Manifest::decode(&record))?.parts().iter().any(|part| part.object == object),
-        };
-        if refers {
-            return Ok(Reply::Refers(true));
-        }
-    }
-    Ok(Reply::Refers(false))
 }
 
 /// A write may go on: the bucket is not sealed, and will not be while the guard lives. A seal of an attempt that has

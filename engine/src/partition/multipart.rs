@@ -4,6 +4,7 @@
 //! batch that moves no data; every part that the completed object does not use becomes garbage in that same batch;
 //! a completed or aborted upload is gone for every later call, but for its completion asked for again.
 
+use super::orphans;
 use super::repair::note_missing;
 use super::{check_condition, current_version, decoded, free, open_bucket, replace_body};
 use crate::core::{Core, Lead, View};
@@ -73,6 +74,7 @@ pub(super) async fn put_part(
     if replaced.as_ref().is_some_and(|r| r.part.object == record.part.object) {
         return Ok(Reply::Done);
     }
+    orphans::check_kept(core, group, &lead, std::slice::from_ref(&record.part)).await?;
     let mut batch = WriteBatch::new();
     batch.put(row, record.encode());
     let freed = replaced.and_then(|r| free(&mut batch, Some((r.part.object, std::slice::from_ref(&r.part)))));

@@ -122,7 +122,8 @@ impl World {
                     self.nodes.empty(node, &path, Contents::Lost).await;
                     down[node] = true;
                 }
-                13..=14 => one.pause(Duration::from_millis(random.within(20..7000))),
+                13 => one.pause(Duration::from_millis(random.within(20..7000))),
+                14 => one.suspend(Duration::from_millis(random.within(20..7000))),
                 10 => one.jump_wall_clock(random.within(0..7_200_000) as i64 - 3_600_000),
                 _ => simulation.heal_all(),
             }

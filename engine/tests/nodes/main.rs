@@ -676,3 +676,34 @@ fn writes_go_on_soon_after_a_leader_is_lost() {
         });
     });
 }
+
+/// A virtual machine that is not scheduled, and whose clock stands still: it goes on in the middle of a write of which the
+/// others have long given up what it wrote.
+#[test]
+fn what_was_given_up_is_not_committed() {
+    sweep(0..24, |seed| {
+        run(seed, three_nodes(), async |_, nodes, env| {
+            let store = with_bucket(nodes, &env).await;
+            let writer = nodes.store(&env, 2, 0).await;
+            env.sleep(Duration::from_secs(5)).await;
+            let content = Content { seed, len: 300_000 };
+            let (done, outcome) = oneshot::channel();
+            nodes.nodes[2].env(0).spawn(async move {
+                let _ = done.send(match seed % 2 == 0 {
+                    true => put(&writer, "key", content, WriteCondition::Always).await.map(|()| None),
+                    false => upload(&writer, "key", content).await.map(Some),
+                });
+            });
+            env.sleep(Duration::from_micros(500 * seed)).await;
+            nodes.nodes[2].suspend(Duration::from_secs(500));
+            let outcome = outcome.await.unwrap();
+            env.sleep(Duration::from_secs(5)).await;
+            if let Ok(Some((upload, parts))) = &outcome {
+                complete(&store, "key", *upload, parts.clone(), WriteCondition::Always).await.unwrap();
+            }
+            let found = read(&store, "key").await.unwrap();
+            assert!(found.is_some() || outcome.is_err());
+            assert!(found.is_none_or(|found| found.bytes == content.bytes()));
+        });
+    });
+}

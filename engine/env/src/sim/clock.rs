@@ -11,7 +11,7 @@ const MILLION: u128 = 1_000_000;
 /// Real clocks drift by far less; more than this would stop or double time.
 const DRIFT_PPM_MAX: i32 = 500_000;
 
-/// A clock that shows `shown` at virtual time `since`, and from then on drifts.
+/// A clock that shows `shown` until virtual time `since`, and from then on drifts.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct NodeClock {
     since: u64,
@@ -21,7 +21,7 @@ pub(super) struct NodeClock {
 
 impl NodeClock {
     pub(super) fn now(&self, world_now: u64) -> u64 {
-        let passed = world_now - self.since;
+        let passed = world_now.saturating_sub(self.since);
         if self.drift_ppm == 0 {
             return self.shown + passed;
         }
@@ -32,6 +32,11 @@ impl NodeClock {
     pub(super) fn set_drift(&mut self, world_now: u64, ppm: i32) {
         assert!(ppm.abs() <= DRIFT_PPM_MAX, "a clock may drift by {DRIFT_PPM_MAX} ppm at most");
         *self = NodeClock { since: world_now, shown: self.now(world_now), drift_ppm: ppm };
+    }
+
+    /// Lets the clock stand still until then.
+    pub(super) fn stop(&mut self, world_now: u64, until: u64) {
+        *self = NodeClock { since: until, shown: self.now(world_now), drift_ppm: self.drift_ppm };
     }
 
     /// Virtual nanoseconds until `duration` has passed on this clock.

@@ -57,9 +57,15 @@ impl SimEnv {
         if duration.is_zero() {
             return self.yield_now().await;
         }
-        let wait = self.world.nodes.borrow()[self.life.node as usize].clock.virtual_nanos(duration);
-        let deadline = self.world.now().saturating_add(wait);
-        Sleep { world: self.world.clone(), deadline, timer: None }.await;
+        let until = self.now().after(duration);
+        let mut left = duration;
+        // The clock may stand still meanwhile.
+        while !left.is_zero() {
+            let wait = self.world.nodes.borrow()[self.life.node as usize].clock.virtual_nanos(left);
+            let deadline = self.world.now().saturating_add(wait);
+            Sleep { world: self.world.clone(), deadline, timer: None }.await;
+            left = until.since(self.now());
+        }
     }
 
     pub(crate) async fn yield_if_needed(&self) {

@@ -283,6 +283,14 @@ impl SimNode {
         self.with(|node| node.paused_until = node.paused_until.max(until));
     }
 
+    /// Stops the machine for `time`, as a virtual machine that is not scheduled: like [`SimNode::pause`], but its monotonic
+    /// clock stands still, too.
+    pub fn suspend(&self, time: Duration) {
+        let now = self.world.now();
+        self.pause(time);
+        self.with(|node| node.clock.stop(now, node.paused_until));
+    }
+
     /// Moves the node's wall clock by `by_ms` milliseconds. Monotonic time is not concerned.
     pub fn jump_wall_clock(&self, by_ms: i64) {
         self.with(|node| node.wall_clock_offset_ms += by_ms);

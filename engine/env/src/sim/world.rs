@@ -326,10 +326,12 @@ impl World {
     /// Ends the life of a node. From within one of its own tasks the rest follows after the poll.
     pub(super) fn crash(&self, node: u32, how: LifeEnd) {
         {
+            let now = self.now();
             let node = &mut self.nodes.borrow_mut()[node as usize];
             node.life += 1;
             node.crash_at_io = None;
             node.paused_until = 0;
+            node.clock.stop(now, now);
         }
         self.trace(Trace::Crash, u64::from(node), 0);
         if self.running.get().is_some_and(|life| life.node == node) {

@@ -189,6 +189,35 @@ fn a_paused_node_does_nothing_until_it_goes_on_or_is_started_again() {
 }
 
 #[test]
+fn the_clock_of_a_suspended_node_stands_still() {
+    let simulation = Simulation::new(1);
+    let (node, other) = (simulation.node("a"), simulation.node("other"));
+    let ticks = Rc::new(RefCell::new(Vec::new()));
+    let (env, kept, world) = (node.env(0), ticks.clone(), other.env(0));
+    let (start, started) = (env.now(), world.now());
+    env.clone().spawn(async move {
+        loop {
+            env.sleep(Duration::from_millis(10)).await;
+            kept.borrow_mut()
+                .push((env.now().since(start).as_millis(), world.now().since(started).as_millis()));
+        }
+    });
+    let wait = |millis| {
+        other.run(0, |env| async move { env.sleep(Duration::from_millis(millis)).await }).unwrap();
+    };
+    wait(15);
+    node.suspend(Duration::from_millis(100));
+    wait(120);
+    assert_eq!(ticks.take(), [(10, 10), (20, 120), (30, 130)]);
+    node.suspend(Duration::from_secs(10));
+    wait(5);
+    node.kill();
+    let before = node.env(0).now();
+    wait(5);
+    assert_eq!(node.env(0).now().since(before), Duration::from_millis(5));
+}
+
+#[test]
 fn a_drifting_clock_shows_and_sleeps_by_its_own_time() {
     let simulation = Simulation::new(1);
     let (fast, slow) = (simulation.node("fast"), simulation.node("slow"));

@@ -40,13 +40,11 @@ pub(super) async fn refers(core: &Rc<Core>, group: GroupId, owner: &ChunkOwner, 
             return Ok(Reply::Refers(true));
         }
     }
-    // Each of its disks asks.
+    // Each of its disks asks. A row that is there was committed.
     if read(core, group, &lead, &rows::given_up(object)).await?.is_none() {
         let mut batch = WriteBatch::new();
         batch.put(rows::given_up(object), Bytes::copy_from_slice(&core.env.unix_millis().to_le_bytes()));
         core.propose(group, lead.term, batch).await?;
-    } else {
-        core.read_view(group, false).await?;
     }
     Ok(Reply::Refers(false))
 }
